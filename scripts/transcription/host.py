@@ -1,0 +1,122 @@
+"""How a worker speaks to a loaded script: one JSON object a line.
+
+    in   {"task_id":"…","attempt":1,"args":{…}}      {"cancel":{"task_id":"…","attempt":1}}
+    out  {"event":"ready"}  {"event":"progress",…}  {"event":"result",…}  {"event":"error",…}
+
+The model is loaded once, before `ready`. Tasks run one after the other. The end of stdin lets what was
+received finish and then ends the host; SIGTERM ends it at once (outputs appear by rename, so nothing
+half-written stays). Standard error is a free log; standard output belongs to the protocol alone.
+"""
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+
+from . import job
+from .failure import BAD_INPUT, classify
+
+
+class Channel:
+    """The protocol's own standard output. Libraries that print get standard error instead."""
+
+    def __init__(self):
+        sys.stdout.flush()
+        self._file = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
+        os.dup2(2, 1)
+        self._lock = threading.Lock()
+
+    def say(self, event, **fields):
+        line = json.dumps({"event": event} | fields, ensure_ascii=False)
+        with self._lock:
+            try:
+                self._file.write(line + "\n")
+                self._file.flush()
+            except BrokenPipeError:
+                # Nobody listens any more: the worker is gone, and so is every use of this process.
+                os._exit(0)
+
+
+class Inbox:
+    """Tasks in the order they came, and cancels, which must be heard while a task runs."""
+
+    def __init__(self, channel):
+        self._channel = channel
+        self._tasks = queue.Queue()
+        self._cancels = set()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in sys.stdin.buffer:
+            if line.strip():
+                self._take(line)
+        self._tasks.put(None)
+
+    def _take(self, line):
+        try:
+            message = json.loads(line)
+            if isinstance(message.get("cancel"), dict):
+                self._cancels.add(key(message["cancel"]))
+                return
+            key(message)
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            self._channel.say("error", task_id=None, attempt=None, **{"class": BAD_INPUT}, code="bad_request",
+                              message=f"not a task and not a cancel: {line[:200]!r} ({error!r})")  # fmt: skip
+            return
+        self._tasks.put(message)
+
+    def tasks(self):
+        while (message := self._tasks.get()) is not None:
+            yield message
+
+    def is_cancelled(self, task):
+        return key(task) in self._cancels
+
+    def forget(self, task):
+        self._cancels.discard(key(task))
+
+
+def key(message):
+    return (str(message["task_id"]), int(message["attempt"]))
+
+
+def serve(recogniser):
+    """Runs the host until stdin ends; returns the exit code."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    channel = Channel()
+    try:
+        recogniser.start()
+    except Exception as error:
+        failure = classify(error)
+        traceback.print_exc()
+        code = failure.code if failure is error else "model_load_failed"
+        channel.say("error", **{"class": failure.kind}, code=code, message=failure.message)
+        return 1
+    inbox = Inbox(channel)
+    channel.say("ready", model=recogniser.model, script=recogniser.name)
+    for task in inbox.tasks():
+        attend(recogniser, channel, inbox, task)
+        inbox.forget(task)
+    return 0
+
+
+def attend(recogniser, channel, inbox, task):
+    """Answers one task with exactly one `result` or `error`."""
+    names = {"task_id": task["task_id"], "attempt": task["attempt"]}
+
+    def tell(media_s, total_s, percent):
+        channel.say("progress", **names, media_s=media_s, total_s=total_s, percent=percent)
+
+    try:
+        result = job.run(recogniser, task.get("args", {}), tell, lambda: inbox.is_cancelled(task))
+    except Exception as error:
+        failure = classify(error)
+        if failure is not error:
+            traceback.print_exc()
+        channel.say("error", **names, **{"class": failure.kind}, code=failure.code, message=failure.message)
+    else:
+        channel.say("result", **names, result=result)
