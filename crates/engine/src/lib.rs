@@ -1,0 +1,1 @@
+//! The hands of gpuspool: start, probe, drive and stop one program.

@@ -1,0 +1,1 @@
+//! The senses of gpuspool: which GPUs there are and what they read.

@@ -1,0 +1,631 @@
+//! `config.json`: every setting, its default and its bounds. As shipped it works unchanged on any machine.
+//!
+//! Not here: finding and reading the file (`spool::settings`).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::fault::{Code, Fault};
+use crate::json::{Read, read_object};
+use crate::kind::Durability;
+
+/// Schema version of the configuration written by this program.
+pub const CONFIG_SCHEMA_VERSION: u32 = 1;
+
+/// A setting that is `"auto"` or a value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Auto<T> {
+    /// Found out at start.
+    #[default]
+    Auto,
+    /// Set.
+    Set(T),
+}
+
+impl<T> Auto<T> {
+    /// The value, if one is set.
+    #[must_use]
+    pub const fn set(&self) -> Option<&T> {
+        match self {
+            Self::Auto => None,
+            Self::Set(value) => Some(value),
+        }
+    }
+}
+
+impl<T: Serialize> Serialize for Auto<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Set(value) => value.serialize(serializer),
+        }
+    }
+}
+
+impl<'de, T: serde::de::DeserializeOwned> Deserialize<'de> for Auto<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        if value == "auto" {
+            return Ok(Self::Auto);
+        }
+        T::deserialize(value)
+            .map(Self::Set)
+            .map_err(|error| serde::de::Error::custom(format!("`auto`, or {error}")))
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Auto<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("Auto_{}", T::schema_name()).into()
+    }
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let inner = generator.subschema_for::<T>();
+        schemars::json_schema!({ "anyOf": [{ "const": "auto" }, inner] })
+    }
+}
+
+/// The whole configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Config {
+    /// For editors: where the schema of this file lies.
+    #[serde(rename = "$schema", skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    /// Version of this shape: 1.
+    pub schema_version: u32,
+    /// The spool folder; relative to this file. `shared` beside this file if absent.
+    pub spool: Option<PathBuf>,
+    /// `auto` (NVML, nvidia-smi, else one slot) or `simulated:MiB,MiB,…`.
+    pub gpus: String,
+    /// The seed's settings of GPUs, roles, boot times, eviction and batches.
+    pub resource_manager: ResourceManager,
+    /// LLM engines by name; `embedded` is built in.
+    pub engines: BTreeMap<String, EnginePreset>,
+    /// The engine of models that name none: `auto` is the first that this machine has.
+    pub engine: String,
+    /// LLMs by name, in the order of preference (`models_order`).
+    pub models: BTreeMap<String, ModelEntry>,
+    /// Names of `models`, the preferred first; those not named follow by name.
+    pub models_order: Vec<String>,
+    /// Scripts by name.
+    pub scripts: BTreeMap<String, ScriptEntry>,
+    /// Folders whose files may be named as scripts; relative to this file.
+    pub script_dirs: Vec<PathBuf>,
+    /// Commands that `on_complete` may name: argument lists, the record on standard input.
+    pub on_complete: BTreeMap<String, Vec<String>>,
+    /// How durable an accepted task is.
+    pub durability: Durability,
+    /// Who starts workers.
+    pub launcher: Launcher,
+    /// Tasks that run at once in the CPU lane; half the cores if `auto`.
+    pub cpu_slots: Auto<u32>,
+    /// What happens after a failure.
+    pub retry: Retry,
+    /// Times in seconds.
+    pub timing: Timing,
+    /// How `gpuspool down` frees the machine.
+    pub shutdown: Shutdown,
+    /// Bounds on sizes.
+    pub limits: Limits,
+    /// Whether unknown fields of a task are errors.
+    pub strict: bool,
+    /// The group that shares the spool; the spool is its owner's alone if absent.
+    pub shared_group: Option<String>,
+    /// Whether the spool may lie on a network file system.
+    pub allow_network_fs: bool,
+}
+
+/// Settings by the names of the seed's design.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ResourceManager {
+    /// How many GPUs to expect; only checked against what is found.
+    pub gpu_count: Auto<u32>,
+    /// Role by GPU key.
+    pub gpu_roles: Auto<BTreeMap<String, GpuRole>>,
+    /// Boot times in seconds by model or `script:model`, until they have been learned.
+    pub boot_times: BTreeMap<String, f64>,
+    /// When a loaded LLM makes room.
+    pub eviction_policy: EvictionPolicy,
+    /// Batches.
+    pub batch_settings: BatchSettings,
+}
+
+/// What a GPU is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GpuRole {
+    /// The orchestrating LLM's GPU: booted at start, pinned, no scripts.
+    BrainPrimary,
+    /// Its second GPU.
+    BrainSecondary,
+    /// Either kind of work.
+    WorkerOrScript,
+}
+
+/// When a loaded LLM makes room for scripts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct EvictionPolicy {
+    /// With an idle LLM GPU, more waiting scripts than this evict it.
+    pub min_script_queue_for_evict: u32,
+    /// With no LLM task waiting, more waiting scripts than this evict an LLM.
+    pub huge_script_queue: u32,
+    /// Expected seconds of a script task of which nothing is known.
+    pub avg_script_time_s: f64,
+    /// Whether only an idle LLM is evicted while there is one.
+    pub prefer_idle_llm_eviction: bool,
+    /// Whether LLMs on `brain_*` GPUs stay.
+    pub never_evict_brain: bool,
+}
+
+/// Batches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct BatchSettings {
+    /// From this many items on a batch of mode `auto` is exclusive.
+    pub auto_exclusive_threshold: u32,
+    /// Whether the LLMs that made room come back at the end.
+    pub reload_llms_after_batch: bool,
+    /// How long running LLM tasks may go on when an exclusive batch waits, in seconds.
+    pub drain_s: f64,
+}
+
+/// How an engine is started, probed, and stopped.
+///
+/// In `command` and `env`, `{model}`, `{file}`, `{tag}`, `{host}`, `{port}`, `{parallel}`, `{threads}` and `{gpu}` are filled in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct EnginePreset {
+    /// Program and arguments; nothing passes through a shell.
+    pub command: Vec<String>,
+    /// Environment variables to set.
+    pub env: BTreeMap<String, String>,
+    /// Environment variables to pass on from the worker's own.
+    pub pass_env: Vec<String>,
+    /// Path that answers 200 once the model is loaded.
+    pub ready_path: String,
+    /// The name the engine knows the model by; `{model}`, `{tag}`, `{file}`.
+    pub served_model: String,
+    /// Whether readiness also needs an answer of one token.
+    pub canary: bool,
+    /// Longest boot in seconds.
+    pub boot_timeout_s: f64,
+    /// Longest wait for one answer in seconds, where a task sets none.
+    pub request_timeout_s: f64,
+    /// From SIGTERM to SIGKILL, in seconds.
+    pub stop_grace_s: f64,
+}
+
+/// One LLM.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ModelEntry {
+    /// Name of an engine; the configuration's `engine` if absent.
+    pub engine: Option<String>,
+    /// The model file, such as a GGUF; relative to this file.
+    pub file: Option<PathBuf>,
+    /// The name under which a model store knows it; the entry's own name if absent.
+    pub tag: Option<String>,
+    /// Memory it takes once loaded, in MiB.
+    pub mib: Option<u64>,
+    /// Requests it serves at once.
+    pub parallel: Option<u32>,
+    /// The role whose GPUs load it at start.
+    pub role: Option<GpuRole>,
+}
+
+/// One script.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ScriptEntry {
+    /// The file; relative to this file, or to a directory of `script_dirs`.
+    pub path: PathBuf,
+    /// Whether one process serves many tasks.
+    pub host: HostKind,
+    /// What tells one warm host from another: `["model"]` or nothing.
+    pub key: Vec<String>,
+    /// The model of tasks that name none.
+    pub model: Option<String>,
+    /// Memory it needs on the GPU, in MiB.
+    pub vram_mib: Option<u64>,
+    /// Whether it needs a GPU.
+    pub gpu: ScriptGpu,
+    /// Environment variables it may see.
+    pub env: Vec<String>,
+    /// A file whose content it gets as `GPUSPOOL_API_KEY`.
+    pub api_key_file: Option<PathBuf>,
+    /// Media seconds it works off in a second, until that has been learned.
+    pub speed: Option<f64>,
+}
+
+/// Whether a script's process lives longer than a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HostKind {
+    /// One process serves many tasks and keeps its model loaded.
+    Warm,
+    /// One process a task.
+    #[default]
+    Once,
+}
+
+/// Whether a script needs a GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ScriptGpu {
+    /// Any GPU.
+    #[default]
+    Any,
+    /// The CPU lane.
+    None,
+}
+
+impl ScriptGpu {
+    /// Whether it needs one.
+    #[must_use]
+    pub const fn needs_gpu(self) -> bool {
+        matches!(self, Self::Any)
+    }
+}
+
+/// Who starts workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Launcher {
+    /// The brain, as processes of this machine.
+    #[default]
+    Local,
+    /// Somebody else: workers are started by hand.
+    None,
+}
+
+/// What happens after a failure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Retry {
+    /// Charged attempts a task may have.
+    pub max_attempts: u32,
+    /// Seconds to wait before the second, third, … attempt; the last holds for all further ones.
+    pub backoff_s: Vec<f64>,
+}
+
+/// Times, all in seconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Timing {
+    /// Least stay in `cooling` after an unload.
+    pub cooling_s: f64,
+    /// How long a broken file must lie unchanged before it is rejected.
+    pub settle_s: f64,
+    /// How often folders are looked at without an event.
+    pub rescan_s: f64,
+    /// How long a worker without a brain keeps its LLM.
+    pub orphan_ttl_s: f64,
+    /// From SIGTERM to SIGKILL of a script.
+    pub kill_grace_s: f64,
+    /// Time limit of a script task that sets none; 0 is none.
+    pub script_timeout_s: f64,
+    /// Longest load of a warm script host.
+    pub host_boot_timeout_s: f64,
+}
+
+/// How `gpuspool down` frees the machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Shutdown {
+    /// All of it, in seconds.
+    pub timeout_s: f64,
+    /// The share of that which running units may use up before they are stopped and requeued.
+    pub running_share: f64,
+}
+
+/// Bounds on sizes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Limits {
+    /// Largest task file in bytes.
+    pub task_bytes_max: u64,
+    /// Largest log of one attempt in bytes.
+    pub log_bytes_max: u64,
+    /// How much of the log's end goes into a record, in bytes.
+    pub tail_bytes_max: u64,
+    /// Largest result of a script in bytes.
+    pub result_bytes_max: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            schema: None,
+            schema_version: CONFIG_SCHEMA_VERSION,
+            spool: None,
+            gpus: "auto".into(),
+            resource_manager: ResourceManager::default(),
+            engines: BTreeMap::new(),
+            engine: "auto".into(),
+            models: BTreeMap::new(),
+            models_order: Vec::new(),
+            scripts: BTreeMap::new(),
+            script_dirs: vec!["scripts".into()],
+            on_complete: BTreeMap::new(),
+            durability: Durability::Power,
+            launcher: Launcher::Local,
+            cpu_slots: Auto::Auto,
+            retry: Retry::default(),
+            timing: Timing::default(),
+            shutdown: Shutdown::default(),
+            limits: Limits::default(),
+            strict: false,
+            shared_group: None,
+            allow_network_fs: false,
+        }
+    }
+}
+
+impl Default for ResourceManager {
+    fn default() -> Self {
+        let times = [("qwen2.5:14b", 160.0), ("qwen2.5:7b", 120.0), ("whisper:small.en", 5.0)];
+        Self {
+            gpu_count: Auto::Auto,
+            gpu_roles: Auto::Auto,
+            boot_times: times.into_iter().map(|(name, s)| (name.to_owned(), s)).collect(),
+            eviction_policy: EvictionPolicy::default(),
+            batch_settings: BatchSettings::default(),
+        }
+    }
+}
+
+impl Default for EvictionPolicy {
+    fn default() -> Self {
+        Self {
+            min_script_queue_for_evict: 5,
+            huge_script_queue: 20,
+            avg_script_time_s: 45.0,
+            prefer_idle_llm_eviction: true,
+            never_evict_brain: true,
+        }
+    }
+}
+
+impl Default for BatchSettings {
+    fn default() -> Self {
+        Self { auto_exclusive_threshold: 50, reload_llms_after_batch: true, drain_s: 600.0 }
+    }
+}
+
+impl Default for EnginePreset {
+    fn default() -> Self {
+        Self {
+            command: Vec::new(),
+            env: BTreeMap::new(),
+            pass_env: Vec::new(),
+            ready_path: "/health".into(),
+            served_model: "{model}".into(),
+            canary: true,
+            boot_timeout_s: 600.0,
+            request_timeout_s: 600.0,
+            stop_grace_s: 10.0,
+        }
+    }
+}
+
+impl Default for ScriptEntry {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::new(),
+            host: HostKind::Once,
+            key: Vec::new(),
+            model: None,
+            vram_mib: None,
+            gpu: ScriptGpu::Any,
+            env: Vec::new(),
+            api_key_file: None,
+            speed: None,
+        }
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { max_attempts: 3, backoff_s: vec![0.0, 30.0, 120.0] }
+    }
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            cooling_s: 1.0,
+            settle_s: 30.0,
+            rescan_s: 5.0,
+            orphan_ttl_s: 900.0,
+            kill_grace_s: 10.0,
+            script_timeout_s: 0.0,
+            host_boot_timeout_s: 300.0,
+        }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { timeout_s: 60.0, running_share: 0.3 }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            task_bytes_max: 1 << 20,
+            log_bytes_max: 64 << 20,
+            tail_bytes_max: 64 << 10,
+            result_bytes_max: 16 << 20,
+        }
+    }
+}
+
+/// The name of the engine that is built in.
+pub const EMBEDDED: &str = "embedded";
+/// The name of the demonstration model.
+pub const DEMO_MODEL: &str = "demo-model";
+
+impl Config {
+    /// Reads a configuration; relative paths in it become relative to `folder`, where the file lies.
+    ///
+    /// # Errors
+    /// A [`Fault`] with line and column, or with field and range.
+    pub fn parse(bytes: &[u8], folder: &Path) -> Result<Read<Self>, Fault> {
+        let mut read = read_object::<Self>(bytes, CONFIG_KEYS)?;
+        read.value.check()?;
+        read.value.anchor(folder);
+        Ok(read)
+    }
+
+    /// Makes relative paths relative to `folder`.
+    pub fn anchor(&mut self, folder: &Path) {
+        let place = |path: &mut PathBuf| {
+            if path.is_relative() {
+                *path = folder.join(&*path);
+            }
+        };
+        self.spool.iter_mut().for_each(place);
+        self.script_dirs.iter_mut().for_each(place);
+        for entry in self.scripts.values_mut() {
+            place(&mut entry.path);
+            entry.api_key_file.iter_mut().for_each(place);
+        }
+        for entry in self.models.values_mut() {
+            entry.file.iter_mut().for_each(place);
+        }
+    }
+
+    fn check(&self) -> Result<(), Fault> {
+        let timing = &self.timing;
+        let manager = &self.resource_manager;
+        let seconds = [
+            ("timing.cooling_s", timing.cooling_s),
+            ("timing.settle_s", timing.settle_s),
+            ("timing.rescan_s", timing.rescan_s),
+            ("timing.orphan_ttl_s", timing.orphan_ttl_s),
+            ("timing.kill_grace_s", timing.kill_grace_s),
+            ("timing.script_timeout_s", timing.script_timeout_s),
+            ("timing.host_boot_timeout_s", timing.host_boot_timeout_s),
+            ("shutdown.timeout_s", self.shutdown.timeout_s),
+            ("resource_manager.batch_settings.drain_s", manager.batch_settings.drain_s),
+            ("resource_manager.eviction_policy.avg_script_time_s", manager.eviction_policy.avg_script_time_s),
+        ];
+        let waits = self.retry.backoff_s.iter().map(|s| ("retry.backoff_s", *s));
+        let boots = manager.boot_times.values().map(|s| ("resource_manager.boot_times", *s));
+        for (field, value) in seconds.into_iter().chain(waits).chain(boots) {
+            within(field, value, 0.0, 31_536_000.0)?;
+        }
+        within("shutdown.running_share", self.shutdown.running_share, 0.0, 1.0)?;
+        within("timing.rescan_s", timing.rescan_s, 0.1, 3_600.0)?;
+        within("retry.max_attempts", f64::from(self.retry.max_attempts), 1.0, 100.0)?;
+        for (name, preset) in &self.engines {
+            if preset.command.is_empty() && name != EMBEDDED {
+                return Err(Fault::new(Code::MissingField, "an engine needs a command")
+                    .in_field(format!("engines.{name}.command"))
+                    .next("give the program and its arguments as a list"));
+            }
+        }
+        for (name, entry) in &self.models {
+            self.check_model(name, entry)?;
+        }
+        for (name, entry) in &self.scripts {
+            if entry.path.as_os_str().is_empty() {
+                return Err(Fault::new(Code::MissingField, "a script needs a path")
+                    .in_field(format!("scripts.{name}.path")));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_model(&self, name: &str, entry: &ModelEntry) -> Result<(), Fault> {
+        within(&format!("models.{name}.parallel"), f64::from(entry.parallel.unwrap_or(1)), 1.0, 1_024.0)?;
+        match &entry.engine {
+            Some(engine) if engine != EMBEDDED && engine != "auto" && !self.engines.contains_key(engine) => {
+                let known: Vec<&str> =
+                    self.engines.keys().map(String::as_str).chain(["auto", EMBEDDED]).collect();
+                Err(Fault::new(Code::BadEnum, format!("no engine is called `{engine}`"))
+                    .in_field(format!("models.{name}.engine"))
+                    .next(format!("use one of {}", known.join(", "))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Names of the registered scripts, for messages.
+    #[must_use]
+    pub fn script_names(&self) -> String {
+        if self.scripts.is_empty() {
+            return "none".into();
+        }
+        self.scripts.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The models, the preferred first.
+    pub fn models_in_order(&self) -> impl Iterator<Item = (&str, &ModelEntry)> {
+        let named = self.models_order.iter().filter_map(|name| self.models.get_key_value(name));
+        let rest = self.models.iter().filter(|(name, _)| !self.models_order.contains(name));
+        named.chain(rest).map(|(name, entry)| (name.as_str(), entry))
+    }
+
+    /// The role of the GPU with this key.
+    #[must_use]
+    pub fn role(&self, gpu_key: &str) -> Option<GpuRole> {
+        self.resource_manager.gpu_roles.set().and_then(|roles| roles.get(gpu_key)).copied()
+    }
+
+    /// The preset called `name`, with the built-in command where it is `embedded`.
+    #[must_use]
+    pub fn preset(&self, name: &str) -> Option<EnginePreset> {
+        let mut preset = match self.engines.get(name) {
+            Some(preset) => preset.clone(),
+            None if name == EMBEDDED => EnginePreset::default(),
+            None => return None,
+        };
+        if preset.command.is_empty() && name == EMBEDDED {
+            preset.command =
+                ["gpuspool-embedded", "serve", "--host", "{host}", "--port", "{port}", "--name", "{model}"]
+                    .map(str::to_owned)
+                    .to_vec();
+        }
+        Some(preset)
+    }
+}
+
+fn within(field: &str, value: f64, least: f64, most: f64) -> Result<(), Fault> {
+    if (least..=most).contains(&value) {
+        Ok(())
+    } else {
+        Err(Fault::new(Code::OutOfRange, format!("{value} is not within {least} to {most}")).in_field(field))
+    }
+}
+
+/// Top-level keys of the configuration, for suggestions.
+pub const CONFIG_KEYS: &[&str] = &[
+    "schema_version",
+    "spool",
+    "gpus",
+    "resource_manager",
+    "engines",
+    "engine",
+    "models",
+    "models_order",
+    "scripts",
+    "script_dirs",
+    "on_complete",
+    "durability",
+    "launcher",
+    "cpu_slots",
+    "retry",
+    "timing",
+    "shutdown",
+    "limits",
+    "strict",
+    "shared_group",
+    "allow_network_fs",
+];

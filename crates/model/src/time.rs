@@ -1,0 +1,81 @@
+//! Time as data. The project reads clocks only at its edges; everything inside works with these values.
+//!
+//! Not here: any call that asks what time it is.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A wall-clock instant, for people to read. It decides nothing: clocks jump.
+pub type Timestamp = DateTime<Utc>;
+
+/// Milliseconds: an instant since the machine started (`CLOCK_BOOTTIME`), or the distance between two.
+///
+/// All processes of one machine share this time line, and it survives the restart of any of them.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(transparent)]
+pub struct Millis(pub i64);
+
+impl Millis {
+    /// The start of the time line, and the empty distance.
+    pub const ZERO: Self = Self(0);
+
+    /// Whole seconds as milliseconds.
+    #[must_use]
+    pub const fn from_secs(seconds: i64) -> Self {
+        Self(seconds.saturating_mul(1_000))
+    }
+
+    /// Seconds as milliseconds, rounded; what is not finite or too large saturates.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "float to int casts saturate, which is what is wanted"
+    )]
+    pub fn from_secs_f64(seconds: f64) -> Self {
+        Self((seconds * 1_000.0).round() as i64)
+    }
+
+    /// This many milliseconds as seconds.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "2^53 ms is 285,000 years")]
+    pub fn as_secs_f64(self) -> f64 {
+        self.0 as f64 / 1_000.0
+    }
+
+    /// The wall-clock instant of `self`, given what both clocks read at one moment.
+    #[must_use]
+    pub fn on_the_wall(self, now: Self, wall: Timestamp) -> Timestamp {
+        wall + chrono::Duration::milliseconds(self.0.saturating_sub(now.0))
+    }
+}
+
+impl Add for Millis {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
+impl Sub for Millis {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+}
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            ms if ms < 1_000 => write!(f, "{ms} ms"),
+            ms if ms < 120_000 => write!(f, "{:.1} s", self.as_secs_f64()),
+            ms if ms < 7_200_000 => write!(f, "{} min", ms / 60_000),
+            _ => write!(f, "{:.1} h", self.as_secs_f64() / 3_600.0),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The mailbox of gpuspool: directories as states, the link, recovery.
