@@ -146,7 +146,9 @@ fn device() -> (Device, &'static str) {
         Ok(device) => (device, "cpu"),
         Err(error) => {
             let reason = error.to_string();
-            eprintln!("gpuspool-embedded: failed to use the CUDA device, so the processor computes: {reason}");
+            eprintln!(
+                "gpuspool-embedded: failed to use the CUDA device, so the processor computes: {reason}"
+            );
             (Device::Cpu, "cpu")
         }
     }

@@ -69,6 +69,9 @@ pub(crate) enum Refusal {
     Dead,
 }
 
+/// Tells once how the loading went.
+pub(crate) type WhenLoaded = oneshot::Receiver<Result<Arc<Lexicon>, Failure>>;
+
 /// The way to the engine's thread.
 pub(crate) struct Engine {
     jobs: blocking::Sender<Job>,
@@ -84,7 +87,7 @@ impl Engine {
         context_tokens: Option<NonZeroUsize>,
         waiting_max: usize,
         stopping: Arc<AtomicBool>,
-    ) -> Result<(Self, oneshot::Receiver<Result<Arc<Lexicon>, Failure>>), Failure> {
+    ) -> Result<(Self, WhenLoaded), Failure> {
         let (jobs, queue) = blocking::channel();
         let (loaded, when_loaded) = oneshot::channel();
         let work = move || match model.load(&device, context_tokens) {
@@ -142,7 +145,9 @@ fn answer(
     replies: &mpsc::UnboundedSender<Reply>,
 ) -> Option<Reply> {
     let begun = Instant::now();
-    let say = |text: String| if text.is_empty() { !replies.is_closed() } else { replies.send(Reply::Text(text)).is_ok() };
+    let say = |text: String| {
+        if text.is_empty() { !replies.is_closed() } else { replies.send(Reply::Text(text)).is_ok() }
+    };
     // A panic inside candle ends this answer and not the engine: the next one begins with a fresh cache.
     let result = catch_unwind(AssertUnwindSafe(|| generate(weights, lexicon, ask, say)));
     weights.rest();

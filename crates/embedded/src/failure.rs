@@ -47,7 +47,9 @@ pub(crate) enum Failure {
         reason: String,
     },
     /// Another program holds the port (exit 98).
-    #[error("failed to listen on {address}: port {port} is in use; stop its holder or choose another with `--port`")]
+    #[error(
+        "failed to listen on {address}: port {port} is in use; stop its holder or choose another with `--port`"
+    )]
     PortInUse {
         /// Host and port.
         address: String,

@@ -65,8 +65,8 @@ impl Source {
                 Ok(Opened { label: self.label(), reader: Box::new(Cursor::new(bytes)) })
             }
             Self::File(path) => {
-                let file = open_file(path)
-                    .map_err(|source| Failure::ModelMissing { path: path.clone(), source })?;
+                let file =
+                    open_file(path).map_err(|source| Failure::ModelMissing { path: path.clone(), source })?;
                 Ok(Opened { label: self.label(), reader: Box::new(BufReader::new(file)) })
             }
         }
@@ -126,12 +126,14 @@ impl Opened {
         self.check_architecture(&content)?;
 
         let key = "qwen2.context_length";
-        let trained = content.metadata.get(key).and_then(whole_number).and_then(|it| usize::try_from(it).ok());
+        let trained =
+            content.metadata.get(key).and_then(whole_number).and_then(|it| usize::try_from(it).ok());
         let trained = match trained {
             Some(tokens @ 2..=CONTEXT_TOKENS_MAX) => tokens,
             other => return Err(self.unusable("its context length", format!("`{key}` is {other:?}"))),
         };
-        let context_tokens = context_wanted.map_or(CONTEXT_TOKENS_DEFAULT, NonZeroUsize::get).clamp(2, trained);
+        let context_tokens =
+            context_wanted.map_or(CONTEXT_TOKENS_DEFAULT, NonZeroUsize::get).clamp(2, trained);
         // candle makes its tables of positions for the whole length that it finds here.
         let tables = u32::try_from(context_tokens).unwrap_or(u32::MAX);
         content.metadata.insert(key.to_owned(), Value::U32(tables));
@@ -219,7 +221,8 @@ fn first_line(error: &candle_core::Error) -> String {
 /// What a panic said.
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".to_owned())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".to_owned())
 }
 
 /// What turns messages into tokens and tokens into text.
@@ -234,7 +237,10 @@ pub(crate) struct Lexicon {
 impl Lexicon {
     /// The tokens that a conversation begins the answer with; the error is the template's or the tokenizer's.
     pub(crate) fn chat_prompt(&self, messages: &[Message]) -> Result<Vec<u32>, String> {
-        let text = self.template.render(messages).map_err(|error| format!("the model's chat template: {error:#}"))?;
+        let text = self
+            .template
+            .render(messages)
+            .map_err(|error| format!("the model's chat template: {error:#}"))?;
         // The template writes all marks itself.
         self.tokens(&text, false)
     }
@@ -245,7 +251,8 @@ impl Lexicon {
     }
 
     fn tokens(&self, text: &str, with_marks: bool) -> Result<Vec<u32>, String> {
-        let encoding = self.tokenizer.encode(text, with_marks).map_err(|error| format!("the tokenizer: {error}"))?;
+        let encoding =
+            self.tokenizer.encode(text, with_marks).map_err(|error| format!("the tokenizer: {error}"))?;
         Ok(encoding.get_ids().to_vec())
     }
 

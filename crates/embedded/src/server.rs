@@ -6,7 +6,7 @@
 use crate::api::refusal::Refusal;
 use crate::api::reply::{Kind, Letterhead, Usage};
 use crate::api::request::{Prompt, Request};
-use crate::engine::{self, Engine, Replies, Reply};
+use crate::engine::{self, Engine, Replies, Reply, WhenLoaded};
 use crate::failure::Failure;
 use crate::generate::{Ask, Ending};
 use crate::model::Lexicon;
@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 /// Longest request body. The longest context that a model here has fits in several times.
 pub(crate) const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -47,11 +47,7 @@ pub(crate) struct Desk {
 }
 
 /// Serves until a signal asks it to stop and the request in flight is answered. A second signal ends it at once.
-pub(crate) async fn run(
-    listener: TcpListener,
-    desk: Desk,
-    mut loaded: oneshot::Receiver<Result<Arc<Lexicon>, Failure>>,
-) -> Result<(), Failure> {
+pub(crate) async fn run(listener: TcpListener, desk: Desk, mut loaded: WhenLoaded) -> Result<(), Failure> {
     let no_signals = |source| Failure::System { what: "listen for signals", source };
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
@@ -121,7 +117,8 @@ async fn health(State(desk): State<Arc<Desk>>) -> Response {
 }
 
 async fn models(State(desk): State<Arc<Desk>>) -> Response {
-    let mut model = json!({ "id": desk.name, "object": "model", "created": 0, "owned_by": "gpuspool-embedded" });
+    let mut model =
+        json!({ "id": desk.name, "object": "model", "created": 0, "owned_by": "gpuspool-embedded" });
     if let Some(lexicon) = desk.lexicon.get() {
         model["context_length"] = json!(lexicon.context_tokens());
     }
@@ -136,7 +133,11 @@ async fn text_completions(State(desk): State<Arc<Desk>>, body: Result<Bytes, Byt
     complete(desk, body, Kind::Text).await.unwrap_or_else(Refusal::into_response)
 }
 
-async fn complete(desk: Arc<Desk>, body: Result<Bytes, BytesRejection>, kind: Kind) -> Result<Response, Refusal> {
+async fn complete(
+    desk: Arc<Desk>,
+    body: Result<Bytes, BytesRejection>,
+    kind: Kind,
+) -> Result<Response, Refusal> {
     let body = body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Refusal::too_long(BODY_BYTES_MAX),
         _ => Refusal::invalid(rejection.body_text()),

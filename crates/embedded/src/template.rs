@@ -3,8 +3,7 @@
 //! Each GGUF file carries its own, in Jinja. It is the file's text and not ours, so it runs with bounded fuel.
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, Error, ErrorKind, context};
-use serde::Serialize;
+use minijinja::{Environment, Error, ErrorKind, Value, context};
 
 /// Qwen2's own format, for files that carry no template, and the demonstration model's.
 pub(crate) const CHATML: &str = "{% for message in messages %}<|im_start|>{{ message.role }}\n\
@@ -17,12 +16,18 @@ const NAME: &str = "chat";
 const FUEL_MAX: u64 = 10_000_000;
 
 /// One message of a conversation, as templates see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Message {
     /// `system`, `user`, `assistant` or `tool`.
     pub(crate) role: String,
     /// What was said.
     pub(crate) content: String,
+}
+
+impl Message {
+    fn as_value(&self) -> Value {
+        context! { role => self.role.as_str(), content => self.content.as_str() }
+    }
 }
 
 /// A template, read and checked.
@@ -47,6 +52,7 @@ impl ChatTemplate {
     /// The prompt for the assistant's next message. Fails where the template refuses the conversation (some
     /// demand that user and assistant take turns) or cannot be run here.
     pub(crate) fn render(&self, messages: &[Message]) -> Result<String, Error> {
+        let messages: Vec<Value> = messages.iter().map(Message::as_value).collect();
         self.environment.get_template(NAME)?.render(context! { messages, add_generation_prompt => true })
     }
 }
@@ -82,7 +88,8 @@ mod tests {
     #[test]
     fn a_conversation_becomes_chatml() {
         let template = ChatTemplate::new(CHATML.to_owned()).expect("the template is read");
-        let prompt = template.render(&[said("system", "Be <brief>."), said("user", "Hi")]).expect("it renders");
+        let prompt =
+            template.render(&[said("system", "Be <brief>."), said("user", "Hi")]).expect("it renders");
         assert_eq!(
             prompt,
             "<|im_start|>system\nBe <brief>.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"

@@ -145,7 +145,9 @@ mod tests {
                 }
             };
             match stream.push(&whole[cut..]) {
-                Step::Text(text) => panic!("cut at {cut}: the stop sequence was missed after {all:?}{text:?}"),
+                Step::Text(text) => {
+                    panic!("cut at {cut}: the stop sequence was missed after {all:?}{text:?}")
+                }
                 Step::Stopped(text) => all.push_str(&text),
             }
             assert_eq!(all, "naïve → 日本 EN ", "cut at {cut}");

@@ -28,5 +28,5 @@ pub use kind::{
     TaskType,
 };
 pub use reason::Reason;
-pub use task::{Task, TaskError, TaskRecord, TaskResult};
+pub use task::{Entry, Task, TaskError, TaskRecord, TaskResult};
 pub use time::{Millis, Timestamp};

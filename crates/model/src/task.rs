@@ -226,6 +226,17 @@ impl TaskError {
     }
 }
 
+/// A queue folder's file: how a task is called before it has been claimed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Entry {
+    /// Class of the queue.
+    pub class: TaskClass,
+    /// Priority of the folder.
+    pub priority: Priority,
+    /// The file's name, `.json` included.
+    pub name: String,
+}
+
 /// A validated task: what the mind weighs and what a worker runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Task {

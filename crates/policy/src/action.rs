@@ -3,7 +3,7 @@
 use model::link::{EngineOrder, HostOrder, StopWhy};
 use model::{AttemptKey, GpuUuid, Millis, Task, TaskError, TaskId, WorkerId};
 
-use crate::event::Entry;
+use model::Entry;
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,17 +7,7 @@ use model::link::{Orders, Reports};
 use model::{AttemptKey, BatchId, GpuMode, GpuUuid, Millis, Priority, Task, TaskClass, TaskId, WorkerId};
 
 use crate::action::Action;
-
-/// A queue folder's file: how a task is called before it has been claimed.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Entry {
-    /// Class of the queue.
-    pub class: TaskClass,
-    /// Priority of the folder.
-    pub priority: Priority,
-    /// The file's name, `.json` included.
-    pub name: String,
-}
+pub use model::Entry;
 
 /// A fact.
 #[derive(Clone, Debug, PartialEq)]

@@ -53,18 +53,27 @@ impl Refusal {
 
     /// The path is right and the method is not (405).
     pub(crate) fn wrong_method() -> Self {
-        let message = "this path does not know this method; ask with POST, and read /health and /v1/models with GET";
+        let message =
+            "this path does not know this method; ask with POST, and read /health and /v1/models with GET";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
     }
 
     /// The queue is full (429).
     pub(crate) fn queue_full() -> Self {
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", "too many requests are waiting; try again later")
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "queue_full",
+            "too many requests are waiting; try again later",
+        )
     }
 
     /// The model is not there yet (503).
     pub(crate) fn loading() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "model_loading", "the model is being loaded; try again soon")
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "model_loading",
+            "the model is being loaded; try again soon",
+        )
     }
 
     /// The program is ending (503).

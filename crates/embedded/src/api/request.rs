@@ -182,11 +182,13 @@ fn message(place: usize, body: MessageBody) -> Result<Message, Refusal> {
         "developer" => "system",
         role @ ("system" | "user" | "assistant" | "tool") => role,
         other => {
-            let what = format!("`messages[{place}].role` is `{other}`; it is system, user, assistant or tool");
+            let what =
+                format!("`messages[{place}].role` is `{other}`; it is system, user, assistant or tool");
             return Err(Refusal::invalid(what));
         }
     };
-    let wrong = || Refusal::invalid(format!("`messages[{place}].content` is no text and no list of text parts"));
+    let wrong =
+        || Refusal::invalid(format!("`messages[{place}].content` is no text and no list of text parts"));
     let content = match body.content {
         Some(Value::String(text)) => text,
         Some(Value::Array(parts)) => {
@@ -217,7 +219,9 @@ fn answer_tokens_max(asked: Option<usize>) -> Result<Option<usize>, Refusal> {
 fn sampling(temperature: Option<f64>, top_p: Option<f64>) -> Result<Sampling, Refusal> {
     let temperature = temperature.unwrap_or(TEMPERATURE_DEFAULT);
     if !(0.0..=TEMPERATURE_MAX).contains(&temperature) {
-        return Err(Refusal::invalid(format!("`temperature` is {temperature}; it is from 0 to {TEMPERATURE_MAX}")));
+        return Err(Refusal::invalid(format!(
+            "`temperature` is {temperature}; it is from 0 to {TEMPERATURE_MAX}"
+        )));
     }
     let p = top_p.unwrap_or(1.0);
     if !(p > 0.0 && p <= 1.0) {
@@ -240,15 +244,17 @@ fn seed(asked: Option<i64>) -> u64 {
 
 fn stops(asked: Option<Value>) -> Result<Vec<String>, Refusal> {
     let wrong = || {
-        let what = format!("`stop` is a text or a list of at most {STOPS_MAX} texts of 1 to {STOP_BYTES_MAX} bytes");
+        let what =
+            format!("`stop` is a text or a list of at most {STOPS_MAX} texts of 1 to {STOP_BYTES_MAX} bytes");
         Refusal::invalid(what)
     };
     let stops = match asked {
         None | Some(Value::Null) => Vec::new(),
         Some(Value::String(stop)) => vec![stop],
-        Some(Value::Array(stops)) => {
-            stops.iter().map(|stop| stop.as_str().map(str::to_owned).ok_or_else(wrong)).collect::<Result<_, _>>()?
-        }
+        Some(Value::Array(stops)) => stops
+            .iter()
+            .map(|stop| stop.as_str().map(str::to_owned).ok_or_else(wrong))
+            .collect::<Result<_, _>>()?,
         Some(_) => return Err(wrong()),
     };
     let fits = |stop: &String| (1..=STOP_BYTES_MAX).contains(&stop.len());
@@ -284,7 +290,8 @@ mod tests {
     #[test]
     fn content_may_come_in_parts_and_roles_have_their_older_names() {
         let parts = json!([{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }]);
-        let request = chat(&json!({ "messages": [{ "role": "developer", "content": parts }] })).expect("it is valid");
+        let request =
+            chat(&json!({ "messages": [{ "role": "developer", "content": parts }] })).expect("it is valid");
         let said = Message { role: "system".to_owned(), content: "ab".to_owned() };
         assert_eq!(request.prompt, Prompt::Chat(vec![said]));
     }
@@ -293,7 +300,8 @@ mod tests {
     fn the_settings_of_sampling_are_honoured() {
         let of = |change| chat(&change).expect("it is valid");
         assert_eq!(of(json!({ "temperature": 0 })).sampling, Sampling::ArgMax);
-        let request = of(json!({ "temperature": 1.5, "top_p": 0.5, "seed": -1, "stop": "x", "max_tokens": 7 }));
+        let request =
+            of(json!({ "temperature": 1.5, "top_p": 0.5, "seed": -1, "stop": "x", "max_tokens": 7 }));
         assert_eq!(request.sampling, Sampling::TopP { p: 0.5, temperature: 1.5 });
         assert_eq!((request.seed, request.answer_tokens_max), (u64::MAX, Some(7)));
         assert_eq!(request.stops, ["x"]);
@@ -305,9 +313,17 @@ mod tests {
         let table = [
             (json!({ "messages": [] }), "invalid_request", "`messages` is empty"),
             (json!({ "messages": "Hi" }), "invalid_request", "messages"),
-            (json!({ "messages": [{ "role": "bot", "content": "" }] }), "invalid_request", "messages[0].role"),
+            (
+                json!({ "messages": [{ "role": "bot", "content": "" }] }),
+                "invalid_request",
+                "messages[0].role",
+            ),
             (json!({ "messages": [{ "role": "user" }] }), "invalid_request", "messages[0].content"),
-            (json!({ "messages": [{ "role": "user", "content": [{ "type": "image_url" }] }] }), "invalid_request", "content"),
+            (
+                json!({ "messages": [{ "role": "user", "content": [{ "type": "image_url" }] }] }),
+                "invalid_request",
+                "content",
+            ),
             (json!({ "temperature": 3 }), "invalid_request", "temperature"),
             (json!({ "temperature": "hot" }), "invalid_request", "temperature"),
             (json!({ "top_p": 0 }), "invalid_request", "top_p"),
@@ -316,7 +332,11 @@ mod tests {
             (json!({ "stop": vec!["x"; 17] }), "invalid_request", "stop"),
             (json!({ "n": 2 }), "unsupported_parameter", "`n`"),
             (json!({ "tools": [{}] }), "unsupported_parameter", "`tools`"),
-            (json!({ "response_format": { "type": "json_object" } }), "unsupported_parameter", "`response_format`"),
+            (
+                json!({ "response_format": { "type": "json_object" } }),
+                "unsupported_parameter",
+                "`response_format`",
+            ),
         ];
         for (change, code, named) in table {
             let body = chat(&change).expect_err("it is refused").body();

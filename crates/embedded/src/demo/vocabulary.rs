@@ -51,7 +51,8 @@ impl Vocabulary {
     /// The GGUF token types, token by token.
     pub(super) fn types(&self) -> impl Iterator<Item = i32> {
         let first_control = self.end_of_text();
-        (0..self.tokens.len()).map(move |token| if token < first_control { TYPE_NORMAL } else { TYPE_CONTROL })
+        (0..self.tokens.len())
+            .map(move |token| if token < first_control { TYPE_NORMAL } else { TYPE_CONTROL })
     }
 
     /// `<|endoftext|>`
@@ -96,7 +97,8 @@ mod tests {
     fn words_are_reached_by_merges_from_their_beginnings() {
         let vocabulary = Vocabulary::of("no not");
         assert_eq!(vocabulary.merges, ["n o", "Ġ n", "Ġn o", "Ġno t"]);
-        let spoken: Vec<_> = vocabulary.sentence.iter().map(|token| vocabulary.tokens[*token].as_str()).collect();
+        let spoken: Vec<_> =
+            vocabulary.sentence.iter().map(|token| vocabulary.tokens[*token].as_str()).collect();
         assert_eq!(spoken, ["no", "Ġnot"]);
     }
 }
