@@ -87,13 +87,14 @@ class Progress:
     def reach(self, media_s, total_s, last=False):
         """`total_s` may be None, or too small, in a file that was cut or never finished."""
         now = time.monotonic()
+        media_s = round(media_s, 2)
         early = self._told_at is not None and now - self._told_at < self.LEAST_INTERVAL_S
-        if media_s <= self._media_s or (early and not last):
+        if not last and (early or media_s <= self._media_s or media_s == round(total_s or 0.0, 2)):
             return
         self._media_s, self._told_at = media_s, now
         total_s = max(total_s, media_s) if total_s else None
         percent = 100.0 if last else (min(100.0 * media_s / total_s, 99.9) if total_s else None)
-        self._tell(round(media_s, 2), None if total_s is None else round(total_s, 2), None if percent is None else round(percent, 1))
+        self._tell(media_s, None if total_s is None else round(total_s, 2), None if percent is None else round(percent, 1))
 
 
 def run(recogniser, args, tell=lambda *_: None, cancelled=lambda: False):
