@@ -129,9 +129,15 @@ def model_files(model):
     if not os.path.isdir(folder):
         if model == Sphinx.default_model:
             raise Failure(CRASH, "missing_dependency", f"there is no folder {folder}; {INSTALL}")
-        raise bad_input("model_not_found", f"there is no folder {folder}; name `en-us`, or the folder of a pocketsphinx model")
+        raise bad_input(
+            "model_not_found", f"there is no folder {folder}; name `en-us`, or the folder of a pocketsphinx model"
+        )
     acoustic = [os.path.dirname(path) for path in glob.glob(os.path.join(glob.escape(folder), "*", "mdef"))]
-    grammar = [path for path in glob.glob(os.path.join(glob.escape(folder), "*.lm.bin")) if "phone" not in os.path.basename(path)]
+    grammar = [
+        path
+        for path in glob.glob(os.path.join(glob.escape(folder), "*.lm.bin"))
+        if "phone" not in os.path.basename(path)
+    ]
     words = glob.glob(os.path.join(glob.escape(folder), "*.dict"))
     for found, what in ((acoustic, "*/mdef"), (grammar, "*.lm.bin"), (words, "*.dict")):
         if len(found) != 1:

@@ -28,7 +28,18 @@ from transcription.arguments import one_of, text, whole_number
 from transcription.failure import CRASH, Failure, bad_input
 from transcription.job import Recogniser, Segment, Word
 
-COMPUTE_TYPES = ("default", "auto", "int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16", "bfloat16", "float32")
+COMPUTE_TYPES = (
+    "default",
+    "auto",
+    "int8",
+    "int8_float32",
+    "int8_float16",
+    "int8_bfloat16",
+    "int16",
+    "float16",
+    "bfloat16",
+    "float32",
+)
 INSTALL = "run it with `uv run --script`, or: pip install 'faster-whisper>=1.1,<2'"
 CUDA_INSTALL = "pip install nvidia-cublas-cu12"
 
@@ -38,7 +49,9 @@ def temperature(name, value):
     values = value if isinstance(value, list) else [value]
     for one in values:
         if isinstance(one, bool) or not isinstance(one, (int, float)) or not 0 <= one <= 1:
-            raise bad_input("bad_argument", f"`{name}` is {value!r}; it must be a number from 0 to 1, or a list of them")
+            raise bad_input(
+                "bad_argument", f"`{name}` is {value!r}; it must be a number from 0 to 1, or a list of them"
+            )
     if not values:
         raise bad_input("bad_argument", f"`{name}` is an empty list")
     return value
@@ -95,21 +108,33 @@ class Whisper(Recogniser):
             # An unknown name, or a compute type that this device has not.
             raise bad_input("model_not_found", str(error)) from error
         except OSError as error:
-            raise Failure(CRASH, "model_not_available", f"cannot get `{self.model}`: {error}; with no network, name the folder of a model") from error
+            raise Failure(
+                CRASH,
+                "model_not_available",
+                f"cannot get `{self.model}`: {error}; with no network, name the folder of a model",
+            ) from error
 
     def check(self, request):
         known = self._model.supported_languages
         if request.language is not None and request.language not in known:
-            raise bad_input("bad_language", f"`language` is {request.language!r}; `{self.model}` knows {', '.join(known)}")
+            raise bad_input(
+                "bad_language", f"`language` is {request.language!r}; `{self.model}` knows {', '.join(known)}"
+            )
         wanted = request.settings.get("compute_type", self._compute_type)
         if wanted != self._compute_type:
-            raise bad_input("wrong_compute_type", f"this host has loaded `{self.model}` as {self._compute_type}, the task wants {wanted}; set GPUSPOOL_COMPUTE_TYPE in the script's env")
+            raise bad_input(
+                "wrong_compute_type",
+                f"this host has loaded `{self.model}` as {self._compute_type}, the task wants {wanted}; "
+                "set GPUSPOOL_COMPUTE_TYPE in the script's env",
+            )
 
     def recognise(self, audio, request):
         import numpy
 
         samples = numpy.frombuffer(b"".join(audio.chunks(10.0)), dtype="<i2").astype(numpy.float32) / 32768.0
-        options = {name: value for name, value in request.settings.items() if name not in ("batch_size", "compute_type")}
+        options = {
+            name: value for name, value in request.settings.items() if name not in ("batch_size", "compute_type")
+        }
         options |= {
             "language": request.language,
             "word_timestamps": request.word_timestamps is True,
@@ -139,7 +164,9 @@ def load_cublas():
     found = importlib.util.find_spec("nvidia")
     folders = found.submodule_search_locations if found else ()
     for name in ("libcublasLt.so.12", "libcublas.so.12"):
-        places = [path for folder in folders for path in glob.glob(os.path.join(glob.escape(folder), "cublas", "lib", name))]
+        places = [
+            path for folder in folders for path in glob.glob(os.path.join(glob.escape(folder), "cublas", "lib", name))
+        ]
         try:
             ctypes.CDLL((places or [name])[0], mode=ctypes.RTLD_GLOBAL)
         except OSError as error:
@@ -155,7 +182,12 @@ def options():
     add("--temperature", type=float, nargs="+", metavar="T", help="sampling temperatures to fall back through")
     add("--initial-prompt", "--initial_prompt", metavar="TEXT", help="what came before, for names and style")
     add("--hotwords", metavar="TEXT", help="words to expect")
-    add("--compute-type", "--compute_type", choices=COMPUTE_TYPES, help="default: the model's own on a GPU, int8 on a CPU")
+    add(
+        "--compute-type",
+        "--compute_type",
+        choices=COMPUTE_TYPES,
+        help="default: the model's own on a GPU, int8 on a CPU",
+    )
     add("--download-root", metavar="D", help="keep downloaded models there (default: the Hugging Face cache)")
     return parser
 

@@ -79,7 +79,9 @@ def mirrored(file, files, output_dir):
     if output_dir is None:
         return None
     folders = [os.path.dirname(one) for one in files]
-    return os.path.normpath(os.path.join(os.path.abspath(output_dir), os.path.relpath(os.path.dirname(file), os.path.commonpath(folders))))
+    return os.path.normpath(
+        os.path.join(os.path.abspath(output_dir), os.path.relpath(os.path.dirname(file), os.path.commonpath(folders)))
+    )
 
 
 def summary(result):

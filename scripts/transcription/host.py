@@ -92,7 +92,8 @@ def serve(recogniser):
         recogniser.start()
     except Exception as error:
         failure = classify(error)
-        traceback.print_exc()
+        if failure is not error:
+            traceback.print_exc()
         code = failure.code if failure is error else "model_load_failed"
         channel.say("error", **{"class": failure.kind}, code=code, message=failure.message)
         return 1

@@ -94,7 +94,9 @@ class Progress:
         self._media_s, self._told_at = media_s, now
         total_s = max(total_s, media_s) if total_s else None
         percent = 100.0 if last else (min(100.0 * media_s / total_s, 99.9) if total_s else None)
-        self._tell(media_s, None if total_s is None else round(total_s, 2), None if percent is None else round(percent, 1))
+        self._tell(
+            media_s, None if total_s is None else round(total_s, 2), None if percent is None else round(percent, 1)
+        )
 
 
 def run(recogniser, args, tell=lambda *_: None, cancelled=lambda: False):
@@ -104,7 +106,9 @@ def run(recogniser, args, tell=lambda *_: None, cancelled=lambda: False):
     recogniser.check(request)
     media.check(request.input)
     paths = request.outputs or outputs.default_paths(request.input, request.formats, request.output_dir)
-    skipped = [] if request.overwrite else [kind for kind, path in paths.items() if outputs.is_done(path, request.input)]
+    skipped = (
+        [] if request.overwrite else [kind for kind, path in paths.items() if outputs.is_done(path, request.input)]
+    )
     wanted = {kind: path for kind, path in paths.items() if kind not in skipped}
     result = {"outputs": paths, "skipped": skipped, "model": recogniser.model, "loads": recogniser.loads}
     if not wanted:
@@ -143,4 +147,6 @@ def listen(recogniser, request, progress, cancelled):
         media_s = audio.read_s
         progress.reach(media_s, media_s, last=True)
         warnings = audio.warnings
-    return Transcript(request.input, media_s, recogniser.language, recogniser.name, recogniser.model, segments), warnings
+    return Transcript(
+        request.input, media_s, recogniser.language, recogniser.name, recogniser.model, segments
+    ), warnings

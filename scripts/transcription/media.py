@@ -78,7 +78,7 @@ class Audio:
         for raw in self._process.stderr:
             line = raw.decode("utf-8", "replace").rstrip()
             level = LEVEL.match(line)
-            words = line[level.end():].strip() if level else line.strip()
+            words = line[level.end() :].strip() if level else line.strip()
             found = DURATION.match(words)
             if found and not self._header.is_set():
                 if found[1]:
@@ -126,4 +126,6 @@ class Audio:
         if any("matches no streams" in line for line in self._log):
             raise bad_input("no_audio", f"{self.path} has no audio track")
         if code != 0 or self.read_bytes == 0:
-            raise bad_input("bad_media", f"ffmpeg cannot decode {self.path}: {words.removeprefix(f'file:{self.path}: ')}")
+            raise bad_input(
+                "bad_media", f"ffmpeg cannot decode {self.path}: {words.removeprefix(f'file:{self.path}: ')}"
+            )

@@ -116,7 +116,12 @@ def segment_object(number, segment):
     shape = {"id": number, "start": round(segment.start, 3), "end": round(segment.end, 3), "text": segment.text.strip()}
     if segment.words is not None:
         shape["words"] = [
-            {"start": round(word.start, 3), "end": round(word.end, 3), "word": word.text, "probability": round(word.probability, 4)}
+            {
+                "start": round(word.start, 3),
+                "end": round(word.end, 3),
+                "word": word.text,
+                "probability": round(word.probability, 4),
+            }
             for word in segment.words
         ]
     return shape

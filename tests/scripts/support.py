@@ -122,7 +122,9 @@ class Workplace(unittest.TestCase):
     @classmethod
     def videos(cls, name, *arguments):
         """Videos of speech and their keywords: {absolute path: [word, word]}."""
-        done = subprocess.run([MAKER, cls.path(name), "--keywords", *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [MAKER, cls.path(name), "--keywords", *arguments], capture_output=True, text=True, check=True
+        )
         return {cls.path(name, path): words for path, words in json.loads(done.stdout).items()}
 
     @classmethod

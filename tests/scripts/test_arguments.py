@@ -3,7 +3,6 @@
 import unittest
 
 import support  # noqa: F401  (puts scripts/ on the path)
-
 from transcription import arguments
 from transcription.failure import Failure, classify
 from transcription.job import Recogniser
@@ -64,7 +63,11 @@ class Arguments(unittest.TestCase):
 
 class Classes(unittest.TestCase):
     def test_what_the_engines_say_when_memory_ends(self):
-        for error in (MemoryError(), RuntimeError("CUDA failed with error out of memory"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")):
+        for error in (
+            MemoryError(),
+            RuntimeError("CUDA failed with error out of memory"),
+            RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"),
+        ):
             self.assertEqual(classify(error).kind, "oom", error)
 
     def test_anything_else_is_a_crash_with_its_name(self):

@@ -4,7 +4,6 @@ import json
 import os
 
 from support import Workplace, touch
-
 from transcription import outputs
 from transcription.failure import Failure
 from transcription.job import Segment, Transcript, Word
@@ -46,7 +45,9 @@ class Formats(Workplace):
         document = json.loads(outputs.render("json", TALK))
         self.assertEqual(document["schema_version"], 1)
         self.assertEqual(document["text"], "hello there a --> b")
-        self.assertEqual(document["segments"][0]["words"][1], {"start": 0.5, "end": 1.234, "word": "there", "probability": 0.8})
+        self.assertEqual(
+            document["segments"][0]["words"][1], {"start": 0.5, "end": 1.234, "word": "there", "probability": 0.8}
+        )
         self.assertNotIn("words", document["segments"][1])
 
     def test_nothing_heard(self):
@@ -85,5 +86,10 @@ class Files(Workplace):
     def test_equal_stems_in_one_folder_keep_their_full_names(self):
         for name in ("s/ep1.mp4", "s/ep1.mkv", "s/ep2.mp4", "s/ep2.nfo"):
             self.make(name)
-        names = {kind: os.path.basename(outputs.default_paths(self.path("s", kind), ["srt"])["srt"]) for kind in os.listdir(self.path("s"))}
-        self.assertEqual((names["ep1.mp4"], names["ep1.mkv"], names["ep2.mp4"]), ("ep1.mp4.srt", "ep1.mkv.srt", "ep2.srt"))
+        names = {
+            kind: os.path.basename(outputs.default_paths(self.path("s", kind), ["srt"])["srt"])
+            for kind in os.listdir(self.path("s"))
+        }
+        self.assertEqual(
+            (names["ep1.mp4"], names["ep1.mkv"], names["ep2.mp4"]), ("ep1.mp4.srt", "ep1.mkv.srt", "ep2.srt")
+        )

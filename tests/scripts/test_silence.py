@@ -5,14 +5,15 @@ import random
 import unittest
 
 import support  # noqa: F401  (puts scripts/ on the path)
-
 from transcription.media import SAMPLE_RATE
-from transcription.silence import LONGEST_FRAMES, FRAME_S, Utterances, seconds
+from transcription.silence import FRAME_S, LONGEST_FRAMES, Utterances, seconds
 
 
 def sound(duration_s, loudness):
     source = random.Random(7)
-    return array.array("h", (int(source.uniform(-loudness, loudness)) for _ in range(int(duration_s * SAMPLE_RATE)))).tobytes()
+    return array.array(
+        "h", (int(source.uniform(-loudness, loudness)) for _ in range(int(duration_s * SAMPLE_RATE)))
+    ).tobytes()
 
 
 def cut(samples, chunk_bytes=7_001 * 2, **options):

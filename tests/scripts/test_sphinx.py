@@ -148,8 +148,13 @@ class Refusals(Workplace):
             for line in (b"{", b"[]", b'{"args":{}}', b'{"task_id":"x","attempt":"one"}', b"\xff\xfe"):
                 host.say(line)
                 event = host.next()
-                self.assertEqual((event["event"], event["code"], event["task_id"]), ("error", "bad_request", None), line)
-            self.assertEqual(host.error("no-args"), ("bad_input", "missing_argument", "`input` is missing: the absolute path of a media file"))
+                self.assertEqual(
+                    (event["event"], event["code"], event["task_id"]), ("error", "bad_request", None), line
+                )
+            self.assertEqual(
+                host.error("no-args"),
+                ("bad_input", "missing_argument", "`input` is missing: the absolute path of a media file"),
+            )
             self.assertEqual(host.close(), 0)
 
     def test_silence_is_an_empty_transcript(self):
@@ -251,7 +256,9 @@ class Ends(Workplace):
             self.assertEqual(host.process.wait(PATIENCE_S), 1)
 
     def test_a_listener_that_goes_away_ends_it(self):
-        with subprocess.Popen([sys.executable, SPHINX, "--host"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as host:
+        with subprocess.Popen(
+            [sys.executable, SPHINX, "--host"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as host:
             self.assertEqual(json.loads(host.stdout.readline())["event"], "ready")
             host.stdout.close()
             host.stdin.write(json.dumps({"task_id": "x", "attempt": 1, "args": {"input": self.media}}).encode() + b"\n")

@@ -45,7 +45,9 @@ class Tasks(Whisper):
             progress, answer = host.run("first", input=self.media, outputs=outputs)
             assert_rises(self, progress)
             result = answer["result"]
-            self.assertEqual((result["text"], result["segments"], result["loads"], result["language"]), (SENTENCE, 1, 1, "en"))
+            self.assertEqual(
+                (result["text"], result["segments"], result["loads"], result["language"]), (SENTENCE, 1, 1, "en")
+            )
             self.assertEqual(read(outputs["txt"]), SENTENCE + "\n")
             self.assertEqual(read(outputs["srt"]), f"1\n00:00:00,000 --> 00:00:03,000\n{SENTENCE}\n\n")
             self.assertEqual(host.result("again", input=self.media, outputs=outputs)["skipped"], list(outputs))
@@ -67,7 +69,9 @@ class Tasks(Whisper):
                     "task": "transcribe", "language": "en", "vad_filter": False, "compute_type": "int8"}  # fmt: skip
         with self.host() as host:
             host.next()
-            self.assertEqual(host.run("set", input=self.media, outputs=self.outputs("txt"), **settings)[1]["event"], "result")
+            self.assertEqual(
+                host.run("set", input=self.media, outputs=self.outputs("txt"), **settings)[1]["event"], "result"
+            )
             batched = host.result("batched", input=self.media, outputs=self.outputs("srt"), batch_size=4)
             self.assertTrue(batched["text"].startswith("Good morning."))
 
@@ -125,7 +129,17 @@ class Loading(Whisper):
         return folder
 
     def test_in_a_persons_hands(self):
-        command = [TOOLS_PYTHON, WHISPER, self.media, "--model", self.model, "--output-dir", self.path("out"), "--formats", "txt"]
+        command = [
+            TOOLS_PYTHON,
+            WHISPER,
+            self.media,
+            "--model",
+            self.model,
+            "--output-dir",
+            self.path("out"),
+            "--formats",
+            "txt",
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(read(self.path("out", "talk-01.txt")), SENTENCE + "\n")
