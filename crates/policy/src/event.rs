@@ -93,6 +93,13 @@ pub enum Event {
         /// The attempt's number.
         attempt: u32,
     },
+    /// The claim of a `FailQueued` succeeded; `Finished` with this id follows.
+    Claimed {
+        /// Where it lay.
+        entry: Entry,
+        /// The id it got.
+        task_id: TaskId,
+    },
     /// A claim found nothing to claim, or a duplicate: the entry is no longer ours to start.
     StartLost {
         /// Where it lay.
