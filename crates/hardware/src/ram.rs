@@ -1,0 +1,31 @@
+//! System memory, from `/proc/meminfo`.
+
+use procfs::Current;
+
+use crate::MIB;
+
+/// The machine's memory in MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ram {
+    /// All of it.
+    pub total_mib: u64,
+    /// What could be had without swapping, as the kernel estimates it.
+    pub available_mib: u64,
+}
+
+/// Reads the machine's memory; none where the kernel does not say.
+#[must_use]
+pub fn ram() -> Option<Ram> {
+    let meminfo = procfs::Meminfo::current().ok()?;
+    Some(Ram { total_mib: meminfo.mem_total / MIB, available_mib: meminfo.mem_available? / MIB })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn this_machine_has_memory_and_some_of_it_is_free() {
+        let ram = super::ram().expect("Linux says how much memory there is");
+        assert!(ram.total_mib > 0);
+        assert!((1..=ram.total_mib).contains(&ram.available_mib), "{ram:?}");
+    }
+}
