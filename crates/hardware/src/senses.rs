@@ -50,7 +50,7 @@ pub struct Senses {
 
 #[derive(Debug)]
 enum Source {
-    Nvml(NvmlSense),
+    Nvml(Box<NvmlSense>),
     NvidiaSmi(NvidiaSmi),
     Simulated(Vec<u64>),
     Fixed { why: String },
@@ -77,7 +77,7 @@ impl Senses {
 
     fn look_for_drivers(drivers: &Drivers) -> Source {
         let nvml = match NvmlSense::find(drivers.nvml_library.as_deref()) {
-            Ok(nvml) => return Source::Nvml(nvml),
+            Ok(nvml) => return Source::Nvml(Box::new(nvml)),
             Err(error) => error,
         };
         let smi = match NvidiaSmi::find(&drivers.nvidia_smi, drivers.nvidia_smi_timeout) {
