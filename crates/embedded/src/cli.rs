@@ -23,9 +23,9 @@ const NONCE_VARIABLE: &str = "GPUSPOOL_NONCE";
 /// The variable that sets what is logged, as `tracing` filters are written: `info`, `warn`, …
 const LOG_VARIABLE: &str = "GPUSPOOL_LOG";
 
-/// A small OpenAI-compatible server for Qwen2 and Qwen2.5 models in GGUF files, on the processor.
+/// A small OpenAI-compatible server for Qwen2 and Qwen2.5 models in GGUF files.
 #[derive(Parser)]
-#[command(name = "gpuspool-embedded", version, about, long_about = None)]
+#[command(name = "gpuspool-embedded", version)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

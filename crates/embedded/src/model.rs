@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek};
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
@@ -25,6 +26,14 @@ const CONTEXT_TOKENS_DEFAULT: usize = 4096;
 
 /// More than any Qwen2 model's context; beyond it a file is damaged, and its tables would fill the memory.
 const CONTEXT_TOKENS_MAX: usize = 1 << 21;
+
+const CONTEXT_KEY: &str = "qwen2.context_length";
+
+/// Bounds of the numbers that candle divides and allocates by before it has seen a single weight, far above
+/// those of any Qwen2 model. A damaged file must end in a message and not in an allocation that ends the process.
+const HEADS_MAX: usize = 1 << 10;
+const HEAD_LENGTH_MAX: usize = 1 << 10;
+const LAYERS_MAX: usize = 1 << 10;
 
 /// `tokenizer.ggml.token_type` of control tokens, which are never shown.
 const TYPE_CONTROL: i64 = 3;
@@ -62,12 +71,12 @@ impl Source {
                     reason: error.to_string(),
                 };
                 let bytes = demo::DemoModel::default().to_gguf().map_err(unusable)?;
-                Ok(Opened { label: self.label(), reader: Box::new(Cursor::new(bytes)) })
+                Ok(Opened::new(self.label(), Box::new(Cursor::new(bytes))))
             }
             Self::File(path) => {
                 let file =
                     open_file(path).map_err(|source| Failure::ModelMissing { path: path.clone(), source })?;
-                Ok(Opened { label: self.label(), reader: Box::new(BufReader::new(file)) })
+                Ok(Opened::new(self.label(), Box::new(BufReader::new(file))))
             }
         }
     }
@@ -89,7 +98,7 @@ fn open_file(path: &Path) -> std::io::Result<File> {
 }
 
 /// What candle reads from.
-trait ReadSeek: Read + Seek + Send {}
+pub(crate) trait ReadSeek: Read + Seek + Send {}
 impl<T: Read + Seek + Send> ReadSeek for T {}
 
 /// A model file, open and not yet read.
@@ -99,6 +108,11 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
+    /// A model that is read from `reader`; `label` names it in errors.
+    pub(crate) fn new(label: String, reader: Box<dyn ReadSeek>) -> Self {
+        Self { label, reader }
+    }
+
     /// Reads and checks the whole model. `context_tokens` is at most what the model was made for.
     pub(crate) fn load(
         mut self,
@@ -293,5 +307,87 @@ impl Weights {
     /// Gives the cache's memory back.
     pub(crate) fn rest(&mut self) {
         self.layers.clear_kv_cache();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::DemoModel;
+
+    fn load(bytes: Vec<u8>) -> Result<(Lexicon, Weights), Failure> {
+        Opened::new("m.gguf".to_owned(), Box::new(Cursor::new(bytes))).load(&Device::Cpu, None)
+    }
+
+    fn demo() -> Vec<u8> {
+        DemoModel::default().to_gguf().expect("the model is written")
+    }
+
+    #[test]
+    fn a_prompt_of_any_language_can_be_read_and_is_the_same_when_spelled_out() {
+        let (lexicon, _) = load(demo()).expect("the model is loaded");
+        let text = "Grüße, 日本 \u{1F680}\n\t\u{0}";
+        let tokens = lexicon.text_prompt(text).expect("it is read");
+        let bytes: Vec<u8> = tokens.iter().flat_map(|token| lexicon.bytes_of(*token)).copied().collect();
+        assert_eq!(String::from_utf8(bytes).as_deref(), Ok(text));
+    }
+
+    #[test]
+    fn a_context_greater_than_the_model_was_made_for_is_cut_to_that() {
+        let model = Opened::new("m.gguf".to_owned(), Box::new(Cursor::new(demo())));
+        let (lexicon, _) = model.load(&Device::Cpu, NonZeroUsize::new(1 << 20)).expect("the model is loaded");
+        assert_eq!(lexicon.context_tokens(), 2048);
+    }
+
+    /// A prompt read in pieces gives the scores that it gives when read in one go.
+    #[test]
+    fn a_prompt_may_be_read_in_pieces() {
+        let (_, mut weights) = load(demo()).expect("the model is loaded");
+        let tokens: Vec<u32> = (0..40).collect();
+        let whole = weights.forward(&tokens, 0).expect("it computes");
+        weights.forward(&tokens[..32], 0).expect("it computes");
+        let pieces = weights.forward(&tokens[32..], 32).expect("it computes");
+        let difference =
+            (whole - pieces).and_then(|difference| difference.abs()?.max_all()?.to_scalar::<f32>());
+        assert!(difference.expect("a number") < 1e-4);
+    }
+
+    #[test]
+    fn wherever_a_file_is_cut_off_it_is_refused_and_named() {
+        let whole = demo();
+        for length in [0, 3, 4, 24, 1000, 20_000, 200_000, whole.len() - 1] {
+            let Err(failure) = load(whole[..length].to_vec()) else { panic!("{length} bytes were loaded") };
+            assert!(failure.to_string().contains("`m.gguf`"), "{failure}");
+        }
+    }
+
+    /// Numbers at which candle would divide by zero, take all memory, or look past the end.
+    #[test]
+    fn senseless_numbers_in_a_file_are_refused() {
+        let keys = [
+            "context_length",
+            "attention.head_count",
+            "attention.head_count_kv",
+            "embedding_length",
+            "block_count",
+        ];
+        for key in keys {
+            for number in [0, 3, 100, u32::MAX] {
+                // These two are whatever the model was made for.
+                if key == "context_length" && [3, 100].contains(&number) {
+                    continue;
+                }
+                let mut file = demo();
+                let key = format!("qwen2.{key}");
+                // A length before the key, and a type of four bytes between key and value.
+                let needle = [&(key.len() as u64).to_le_bytes(), key.as_bytes()].concat();
+                let at =
+                    file.windows(needle.len()).position(|window| window == needle).expect("the key is there");
+                let value = at + needle.len() + 4;
+                file[value..value + 4].copy_from_slice(&number.to_le_bytes());
+                let Err(failure) = load(file) else { panic!("{key} = {number} was taken") };
+                assert!(matches!(failure, Failure::Unusable { .. }), "{key} = {number}: {failure}");
+            }
+        }
     }
 }

@@ -224,3 +224,97 @@ async fn next(replies: &mut Replies) -> Result<Reply, Refusal> {
         None => Err(Refusal::failed("the engine's thread has ended")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::{DemoModel, SENTENCE};
+    use crate::model::Opened;
+    use candle_core::Device;
+    use serde_json::Value;
+    use std::io::{Cursor, Read, Result as IoResult, Seek, SeekFrom};
+    use std::sync::mpsc;
+
+    /// A file whose bytes come only once the gate is opened, as from a very slow disk.
+    struct Gated {
+        gate: Option<mpsc::Receiver<()>>,
+        file: Cursor<Vec<u8>>,
+    }
+
+    impl Read for Gated {
+        fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
+            if let Some(gate) = self.gate.take() {
+                gate.recv().map_err(std::io::Error::other)?;
+            }
+            self.file.read(buffer)
+        }
+    }
+
+    impl Seek for Gated {
+        fn seek(&mut self, position: SeekFrom) -> IoResult<u64> {
+            self.file.seek(position)
+        }
+    }
+
+    async fn served(
+        gate: mpsc::Receiver<()>,
+        bytes: Vec<u8>,
+    ) -> (String, tokio::task::JoinHandle<Result<(), Failure>>) {
+        let model =
+            Opened::new("slow".to_owned(), Box::new(Gated { gate: Some(gate), file: Cursor::new(bytes) }));
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (engine, loaded) =
+            Engine::start(model, Device::Cpu, None, 1, Arc::clone(&stopping)).expect("the engine starts");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let base = format!("http://{}", listener.local_addr().expect("an address"));
+        let desk = Desk {
+            name: "slow".to_owned(),
+            nonce: Some("7".to_owned()),
+            answer_tokens_max: NonZeroUsize::MAX,
+            engine,
+            lexicon: OnceLock::new(),
+            stopping,
+        };
+        (base, tokio::spawn(run(listener, desk, loaded)))
+    }
+
+    async fn get(url: String) -> (u16, Value) {
+        let response = reqwest::get(url).await.expect("an answer");
+        (response.status().as_u16(), response.json().await.expect("JSON"))
+    }
+
+    #[tokio::test]
+    async fn while_the_model_loads_health_and_requests_get_503_and_then_200() {
+        let (open_gate, gate) = mpsc::channel();
+        let (base, _server) =
+            served(gate, DemoModel::default().to_gguf().expect("the model is written")).await;
+
+        let (status, health) = get(format!("{base}/health")).await;
+        assert_eq!((status, &health["status"], &health["nonce"]), (503, &json!("loading"), &json!("7")));
+        let ask = || {
+            reqwest::Client::new().post(format!("{base}/v1/completions")).body(r#"{"prompt":"Hi"}"#).send()
+        };
+        let refused = ask().await.expect("an answer");
+        assert_eq!(refused.status(), 503);
+        let refused: Value = refused.json().await.expect("JSON");
+        assert_eq!(refused["error"]["code"], "model_loading");
+
+        open_gate.send(()).expect("the engine waits at the gate");
+        while get(format!("{base}/health")).await.0 == 503 {
+            tokio::task::yield_now().await;
+        }
+        let (status, health) = get(format!("{base}/health")).await;
+        assert_eq!((status, &health["status"], &health["model"]), (200, &json!("ok"), &json!("slow")));
+        let answer: Value = ask().await.expect("an answer").json().await.expect("JSON");
+        assert_eq!(answer["choices"][0]["text"], SENTENCE);
+    }
+
+    #[tokio::test]
+    async fn a_model_that_cannot_be_loaded_ends_the_server() {
+        let (open_gate, gate) = mpsc::channel();
+        let (_, server) = served(gate, b"GGUF and then nothing".to_vec()).await;
+        open_gate.send(()).expect("the engine waits at the gate");
+        let failure = server.await.expect("the server ends").expect_err("it fails");
+        assert!(matches!(failure, Failure::NotGguf { .. }), "{failure}");
+    }
+}
