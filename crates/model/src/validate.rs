@@ -309,7 +309,7 @@ fn needs_of(record: &TaskRecord) -> Result<Needs, Fault> {
 
 fn seconds(value: Option<f64>, field: &str, zero: bool) -> Result<Option<f64>, Fault> {
     match value {
-        Some(s) if !s.is_finite() || s < 0.0 || s > SECONDS_MAX || (!zero && s == 0.0) => {
+        Some(s) if !(0.0..=SECONDS_MAX).contains(&s) || (!zero && s == 0.0) => {
             Err(Fault::new(Code::BadNumber, format!("{s} seconds is not a usable time"))
                 .in_field(field)
                 .next("give seconds, more than 0 and less than ten years"))
