@@ -1,0 +1,256 @@
+//! A warm script host: one process that loads its model once and then serves one task after another.
+//!
+//! ```text
+//!  start `--host` ─► ready ─► run ─► run ─► … ─► stop (EOF, SIGTERM, SIGKILL)
+//!                     │        └ cancel: asked first, ended if it does not listen within the grace
+//!                     └ error, death, silence: no host
+//! ```
+//!
+//! Not here: which tasks it gets (`worker`).
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::time::Duration;
+
+use model::task::TaskError;
+use model::{AttemptKey, FailureClass};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::group::{End, Group, Program, Stuck};
+use crate::log::Log;
+use crate::outcome::{Done, Outcome, ended_badly};
+use crate::protocol::{Job, Line, Lines, Progress, Said, bad_result, read};
+
+/// The argument that makes a script serve tasks.
+pub const HOST_ARGUMENT: &str = "--host";
+/// How long the pipe of a dead host is still read.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+/// How long a host may take to end by itself when its input does.
+const EOF_WAIT: Duration = Duration::from_millis(500);
+const READ_BYTES: usize = 16 << 10;
+
+/// A loaded script.
+#[derive(Debug)]
+pub struct Host {
+    group: Group,
+    stdin: Option<ChildStdin>,
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    out: VecDeque<u8>,
+    lines: Lines,
+    heard: VecDeque<Line>,
+    buffers: [Vec<u8>; 2],
+    log: Log,
+}
+
+/// What came next from a host.
+enum Next {
+    Line(Line),
+    Ended(End),
+}
+
+impl Host {
+    /// Starts `program`, which must already have [`HOST_ARGUMENT`]; its model is not loaded yet: [`ready`](Self::ready).
+    ///
+    /// # Errors
+    /// `cannot_start`.
+    pub fn start(program: &Program, result_bytes_max: u64, tail_bytes_max: u64) -> Result<Self, TaskError> {
+        let mut group = Group::spawn(program)
+            .map_err(|error| TaskError::new(FailureClass::BadInput, "cannot_start", error.to_string()))?;
+        Ok(Self {
+            stdin: group.take_stdin(),
+            stdout: group.take_stdout(),
+            stderr: group.take_stderr(),
+            group,
+            out: VecDeque::new(),
+            lines: Lines::new(result_bytes_max),
+            heard: VecDeque::new(),
+            buffers: [vec![0; READ_BYTES], vec![0; READ_BYTES]],
+            log: Log::tail_only(tail_bytes_max),
+        })
+    }
+
+    /// Its first process's id.
+    #[must_use]
+    pub const fn pid(&self) -> u32 {
+        self.group.leader().pid
+    }
+
+    /// Waits until it has loaded its model. After an error the host is of no use and must be stopped.
+    ///
+    /// # Errors
+    /// Its own error, its death, or `host_boot_timeout`, with the tail of what it printed.
+    pub async fn ready(&mut self, limit: Duration) -> Result<(), TaskError> {
+        let loaded = async {
+            loop {
+                match self.next(None).await {
+                    Next::Ended(end) => return Err(ended_badly("the script host", end)),
+                    Next::Line(Line::TooLong) => {}
+                    Next::Line(Line::Whole(line)) => match read(&line).0 {
+                        Said::Ready => return Ok(()),
+                        Said::Error(error) => return Err(error),
+                        _ => {}
+                    },
+                }
+            }
+        };
+        let late = || {
+            let message = format!(
+                "the script host was not ready within {:.0} s; `timing.host_boot_timeout_s` sets the limit",
+                limit.as_secs_f64()
+            );
+            Err(TaskError::new(FailureClass::Timeout, "host_boot_timeout", message))
+        };
+        let result = timeout(limit, loaded).await.unwrap_or_else(|_| late());
+        result.map_err(|mut error| {
+            error.tail = self.log.tail();
+            error
+        })
+    }
+
+    /// Runs one task. If the host is of no use afterwards (it died, or did not listen), the second value is false.
+    pub async fn run(
+        &mut self,
+        job: &Job,
+        log: &mut Log,
+        mut tell: impl FnMut(Progress) + Send,
+        stop: impl Future<Output = ()> + Send,
+        grace: Duration,
+    ) -> (Outcome, bool) {
+        tokio::pin!(stop);
+        self.out.extend(job.line().into_bytes());
+        let mut progress = Progress::default();
+        let mut asked: Option<Instant> = None;
+        loop {
+            let next = tokio::select! {
+                next = self.next(Some(log)) => next,
+                () = &mut stop, if asked.is_none() => {
+                    self.out.extend(Job::cancel_line(&job.key).into_bytes());
+                    asked = Some(Instant::now() + grace);
+                    continue;
+                }
+                () = sleep_until(asked.unwrap_or_else(Instant::now)), if asked.is_some() => {
+                    return (Outcome::Stopped, false);
+                }
+            };
+            let line = match next {
+                Next::Ended(_) if asked.is_some() => return (Outcome::Stopped, false),
+                Next::Ended(end) => return (Outcome::Failed(ended_badly("the script host", end)), false),
+                Next::Line(line) => line,
+            };
+            match Self::answer(&line, &job.key, &mut progress) {
+                Answer::Nothing => {}
+                Answer::Progress => tell(progress),
+                Answer::Over(Outcome::Failed(_)) if asked.is_some() => return (Outcome::Stopped, true),
+                Answer::Over(outcome) => return (outcome, true),
+            }
+        }
+    }
+
+    fn answer(line: &Line, key: &AttemptKey, progress: &mut Progress) -> Answer {
+        let Line::Whole(bytes) = line else {
+            return Answer::Over(Outcome::Failed(bad_result("a line of it is longer than allowed")));
+        };
+        let (said, names) = read(bytes);
+        // The end of a task that was given up earlier is not this one's.
+        let mine = names.is_none_or(|(task_id, attempt)| {
+            task_id == key.task_id.as_str() && attempt == u64::from(key.attempt)
+        });
+        match said {
+            _ if !mine => Answer::Nothing,
+            Said::Progress(said) if progress.take(&said) => Answer::Progress,
+            Said::Result(output) => Answer::Over(Outcome::Done(Done { output })),
+            Said::Error(error) => Answer::Over(Outcome::Failed(error)),
+            _ => Answer::Nothing,
+        }
+    }
+
+    /// Waits, without a task, for its end.
+    pub async fn idle(&mut self) -> End {
+        loop {
+            if let Next::Ended(end) = self.next(None).await {
+                return end;
+            }
+        }
+    }
+
+    /// Ends it: its standard input is closed; if that does not end it soon, the tree is told to stop.
+    ///
+    /// # Errors
+    /// [`Stuck`] when something outlives SIGKILL.
+    pub async fn stop(&mut self, grace: Duration) -> Result<(), Stuck> {
+        self.stdin = None;
+        let _ = timeout(grace.min(EOF_WAIT), self.idle()).await;
+        self.group.stop(grace).await
+    }
+
+    /// The next line or the end; what it prints goes into `log`, or into its own without a task. May be dropped.
+    async fn next(&mut self, mut log: Option<&mut Log>) -> Next {
+        let [spoken, noted] = &mut self.buffers;
+        loop {
+            if let Some(line) = self.heard.pop_front() {
+                return Next::Line(line);
+            }
+            let mut ended = None;
+            tokio::select! {
+                biased;
+                count = some(self.stdout.as_mut(), |pipe| pipe.read(spoken)) => {
+                    let bytes = &spoken[..count];
+                    note(&mut self.log, log.as_deref_mut(), bytes);
+                    if bytes.is_empty() {
+                        self.stdout = None;
+                    }
+                    self.heard.extend(self.lines.push(bytes));
+                }
+                count = some(self.stderr.as_mut(), |pipe| pipe.read(noted)) => {
+                    note(&mut self.log, log.as_deref_mut(), &noted[..count]);
+                    if count == 0 {
+                        self.stderr = None;
+                    }
+                }
+                count = some(self.stdin.as_mut().filter(|_| !self.out.is_empty()), |pipe| pipe.write(self.out.as_slices().0)) => {
+                    self.out.drain(..count);
+                    if count == 0 {
+                        self.stdin = None;
+                    }
+                }
+                end = self.group.ended() => ended = Some(end),
+            }
+            if let Some(end) = ended {
+                // What a dead process wrote is in the pipe already; a grandchild may keep the pipe open for ever.
+                let last = some(self.stdout.as_mut(), |pipe| pipe.read(spoken));
+                match timeout(LAST_WORDS, last).await {
+                    Ok(count @ 1..) => self.heard.extend(self.lines.push(&spoken[..count])),
+                    Ok(0) | Err(_) => return Next::Ended(end),
+                }
+            }
+        }
+    }
+}
+
+enum Answer {
+    Nothing,
+    Progress,
+    Over(Outcome),
+}
+
+/// What `work` does with a pipe that is open; without one it never ends. An error counts as the end of the pipe.
+async fn some<P, F: Future<Output = std::io::Result<usize>>>(
+    pipe: Option<P>,
+    work: impl FnOnce(P) -> F,
+) -> usize {
+    match pipe {
+        Some(pipe) => work(pipe).await.unwrap_or(0),
+        None => std::future::pending().await,
+    }
+}
+
+fn note(own: &mut Log, task: Option<&mut Log>, bytes: &[u8]) {
+    if let Some(log) = task {
+        log.write(bytes);
+    } else {
+        own.write(bytes);
+    }
+}
