@@ -120,10 +120,18 @@ fn type_fault(error: &serde_json::Error, path: &str) -> Fault {
         Code::BadPriority
     } else if path == "task_id" || text.contains("is not a legal id") {
         Code::BadTaskId
+    } else if is_about_a_number(&text) {
+        Code::BadNumber
     } else {
         Code::BadType
     };
     Fault::new(code, without_place(&text)).in_field(path).at(error.line(), error.column())
+}
+
+/// Whether a number was wanted, and something else, or one out of range, was found.
+fn is_about_a_number(text: &str) -> bool {
+    let wanted = without_place(text);
+    ["f64", "u8", "u16", "u32", "u64", "i64"].iter().any(|kind| wanted.ends_with(&format!("expected {kind}")))
 }
 
 /// serde_json appends ` at line L column C`, which a fault carries as data.
