@@ -1,0 +1,142 @@
+"""An LLM task through the real brain, a real worker and the real embedded engine.
+
+    scripts/embedded && cargo build && python3 -m unittest discover -s tests/embedded
+
+`brain`, `gpuspool` and `gpuspool-embedded` are found on PATH, else in `target/debug` and `target/release`.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import unittest
+
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
+PATH = os.pathsep.join(
+    [os.environ.get("PATH", os.defpath), os.path.join(TARGET, "debug"), os.path.join(TARGET, "release")]
+)
+# Long enough for a loaded machine; nothing waits this long unless it hangs.
+PATIENCE_S = 120
+LOOK_EVERY_S = 0.02
+
+
+class Machine(unittest.TestCase):
+    """A spool of its own, and a brain on one simulated GPU."""
+
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory(prefix="gpuspool-end-to-end-")
+        self.addCleanup(scratch.cleanup)
+        self.spool = os.path.join(scratch.name, "spool")
+        self.logs = open(os.path.join(scratch.name, "brain.log"), "w+", encoding="utf-8")
+        self.addCleanup(self.logs.close)
+        self.brain = self.start("brain", "--gpus", "simulated:8192", stdout=self.logs, stderr=self.logs)
+        self.addCleanup(self.end)
+
+    def start(self, name, *words, **options):
+        program = shutil.which(name, path=PATH)
+        self.assertIsNotNone(program, f"there is no `{name}` on PATH or in {TARGET}; see the top of this file")
+        command = [program, "--spool", self.spool, "--config", os.path.join(ROOT, "config.json"), *words]
+        environment = os.environ | {"PATH": PATH}
+        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, **options)
+
+    def end(self):
+        if self.brain.poll() is None:
+            self.start("gpuspool", "down", "--now").wait()
+            self.brain.wait(timeout=PATIENCE_S)
+
+    def words_of_the_brain(self):
+        self.logs.flush()
+        with open(self.logs.name, encoding="utf-8") as log:
+            return log.read()[-2000:]
+
+    def wait_for(self, what, look):
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            self.assertIsNone(self.brain.poll(), f"the brain ended: {self.words_of_the_brain()}")
+            found = look()
+            if found:
+                return found
+            time.sleep(LOOK_EVERY_S)
+        return self.fail(f"waited {PATIENCE_S} s for {what}: {self.words_of_the_brain()}\n{self.picture()}")
+
+    def picture(self):
+        return read(os.path.join(self.spool, "gpu_state.json"))
+
+    def gpu(self):
+        picture = self.picture()
+        return picture and picture["gpus"].get("0")
+
+    def drop(self, name, **task):
+        queue = os.path.join(self.spool, "tasks", "llm_queue", "priority_3")
+        with open(os.path.join(queue, name), "w", encoding="utf-8") as file:
+            json.dump(task, file)
+
+    def ended(self, task_id):
+        def look():
+            for folder in ("complete", "failed"):
+                record = read(os.path.join(self.spool, "tasks", folder, f"{task_id}.json"))
+                if record:
+                    return record
+            return None
+
+        return self.wait_for(f"the end of `{task_id}`", look)
+
+
+def read(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return None
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+class OnePrompt(Machine):
+    def test_a_dropped_prompt_boots_the_engine_and_the_next_one_finds_it_loaded(self):
+        self.wait_for("the first picture", lambda: self.gpu() and self.gpu()["worker_pid"])
+        self.assertEqual(self.gpu()["state"], "idle")
+
+        self.drop("question.json", prompt="Why is the sky blue?")
+        record = self.ended("question")
+        self.assertEqual(record["status"], "complete", record)
+        self.assertIn("demonstration model", record["result"]["output"])
+        self.assertEqual((record["result"]["model"], record["result"]["engine"]), ("demo-model", "embedded"))
+        self.assertEqual((record["assigned_gpu"], record["assigned_gpu_uuid"]), ("0", "SIM-0"))
+        self.assertLessEqual(record["created_at"], record["started_at"])
+        self.assertLessEqual(record["started_at"], record["completed_at"])
+        self.assertEqual(record["attempt"], 1)
+
+        ready = self.wait_for("llm_ready", lambda: self.gpu()["state"] == "llm_ready" and self.gpu())
+        states = [state for state, _ in ready["transitions"]]
+        self.assertEqual([state for state in states if state != "llm_ready"], ["idle", "booting_llm", "llm_busy"])
+
+        self.drop("again.json", prompt="And why is it dark at night?")
+        self.assertEqual(self.ended("again")["status"], "complete")
+        again = self.wait_for("llm_ready", lambda: self.gpu()["state"] == "llm_ready" and self.gpu())
+        self.assertEqual(again["pid"], ready["pid"], "the engine was booted again")
+        self.assertEqual([resident["loads"] for resident in again["residents"]], [1])
+
+        self.assertEqual(self.start("gpuspool", "down").wait(timeout=PATIENCE_S), 0)
+        self.assertEqual(self.brain.wait(timeout=PATIENCE_S), 0, self.words_of_the_brain())
+        for pid in (again["pid"], again["worker_pid"]):
+            self.assertFalse(alive(pid), f"process {pid} outlived `gpuspool down`")
+
+    def test_a_model_that_is_not_there_fails_its_task_at_once(self):
+        self.drop("absent.json", prompt="Anybody?", model="no-such-model")
+        record = self.ended("absent")
+        self.assertEqual((record["status"], record["error"]["code"]), ("failed", "model_not_found"), record)
+        self.assertEqual(record["error"]["class"], "bad_input")
+
+
+if __name__ == "__main__":
+    unittest.main()
