@@ -1,7 +1,7 @@
 //! The rules of the house, so that they hold without anybody watching.
 //!
-//! Arrows between crates, the top level, lengths of files, module docs, checked-in schemas, the commands of the
-//! README. A rule that a compiler or clippy can hold is not here.
+//! Arrows between crates, the top level, lengths of files, module docs, checked-in schemas. A rule that a compiler or
+//! clippy can hold is not here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
