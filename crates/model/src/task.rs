@@ -352,7 +352,7 @@ impl fmt::Display for Script {
 }
 
 /// Where a task may run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GpuRequirement {
     /// On any GPU.
@@ -367,7 +367,7 @@ pub enum GpuRequirement {
 }
 
 /// What a task needs of a GPU.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Needs {
     /// Memory in MiB.
     pub vram_mib: Option<u64>,

@@ -5,9 +5,43 @@
 //! plan(&World, now)           choices    cannot change the world, because it only borrows it
 //! picture(&World, now, …)     view       what everybody looks at
 //! why(&World, now, id)        reason     the one sentence about anything that waits
+//! breaches(&World)            law        what must never be; checked after each step of the property tests
 //! ```
 //!
 //! Not here: clocks, files, processes, randomness, hash-ordered maps. Floats only in estimates and thresholds.
 
 pub mod action;
 pub mod event;
+
+mod apply;
+mod batch;
+mod evict;
+mod exclusive;
+mod gpu;
+mod launch;
+mod law;
+mod learn;
+mod model_choice;
+mod picture;
+mod place;
+mod plan;
+mod queue;
+mod retry;
+mod state;
+#[cfg(test)]
+mod tests;
+mod unit;
+mod why;
+mod worker;
+mod world;
+
+pub use action::{Action, Plan};
+pub use event::{BatchFacts, Event};
+pub use evict::{Eviction, EvictionFacts, should_evict};
+pub use law::{Breach, breaches};
+pub use learn::Estimate;
+pub use picture::{PictureFrame, picture};
+pub use plan::plan;
+pub use state::{Cue, Illegal, next};
+pub use why::why;
+pub use world::{AttemptView, Rest, World};

@@ -1,0 +1,107 @@
+//! Facts in: the only way the world changes. It is total: an impossible event is a counted anomaly, never a panic.
+//!
+//! Not here: choices. `apply` records, `plan` chooses.
+
+mod hands;
+mod issued;
+mod queue;
+mod request;
+mod senses;
+mod undone;
+mod worker;
+
+use model::{GpuUuid, Millis, WorkerId};
+
+use crate::event::Event;
+use crate::gpu::Scene;
+use crate::unit::Phase;
+use crate::worker::Llm;
+use crate::world::World;
+
+impl World {
+    /// Takes a fact in. A time before the last event's counts as that.
+    pub fn apply(&mut self, at: Millis, event: Event) {
+        self.now = self.now.max(at);
+        let at = self.now;
+        self.pass_time(at);
+        match event {
+            Event::Issued(action) => self.issued(at, *action),
+            Event::Undone { action, .. } => self.undone(at, *action),
+            Event::Inventory(inventory) => self.inventory(at, inventory),
+            Event::Read(reading) => self.read(reading),
+            Event::Queued { entry, task, order, not_before } => {
+                self.queued(at, entry, task, order, not_before);
+            }
+            Event::Unqueued(entry) => {
+                self.queue.remove(&entry);
+            }
+            Event::Counted(counts) => self.queue.count(&counts),
+            Event::Launched { launch, gpu } => self.launched(at, launch, gpu),
+            Event::LaunchEnded { launch, status, message } => self.launch_ended(at, &launch, status, message),
+            Event::WorkerBorn { worker, reports, orders } => self.worker_born(at, &worker, *reports, orders),
+            Event::Reported { worker, reports } => self.reported(at, &worker, *reports),
+            Event::WorkerDied { worker, with_machine } => self.worker_died(at, &worker, with_machine),
+            Event::Started { entry, task_id, worker, attempt } => {
+                self.started(at, &entry, task_id, &worker, attempt);
+            }
+            Event::Claimed { entry, task_id } => self.claimed(&entry, task_id),
+            Event::StartLost { entry, .. } => self.start_lost(at, &entry),
+            Event::Finished { task_id, complete } => self.finished(at, &task_id, complete),
+            Event::Requeued { task_id } => self.requeued(at, &task_id),
+            Event::Batch(facts) => self.batch(at, facts),
+            Event::CancelAsked { task_id } => self.cancel_asked(&task_id),
+            Event::DownAsked { deadline, now } => self.down_asked(at, deadline, now),
+        }
+        self.exclusive_since = self.exclusive(at).map(|_| self.exclusive_since.unwrap_or(at));
+    }
+
+    fn pass_time(&mut self, at: Millis) {
+        self.queue.pass_time(at);
+        for gpu in self.gpus.values_mut() {
+            gpu.pass_time(at);
+        }
+    }
+
+    /// Lets the GPU of a worker follow what is now known of it.
+    fn refresh_worker(&mut self, at: Millis, worker: &WorkerId) {
+        if let Some(gpu) = self.workers.get(worker).and_then(|worker| worker.gpu.clone()) {
+            self.refresh(at, &gpu);
+        }
+    }
+
+    fn refresh(&mut self, at: Millis, uuid: &GpuUuid) {
+        let Some(gpu) = self.gpus.get(uuid) else { return };
+        let scene = self.scene(gpu);
+        if let Some(gpu) = self.gpus.get_mut(uuid)
+            && gpu.follow(scene, at).is_err()
+        {
+            gpu.adopt(scene, at);
+            self.anomaly("illegal_state");
+        }
+    }
+
+    /// What is loaded and what runs on a GPU.
+    pub(crate) fn scene(&self, gpu: &crate::gpu::Gpu) -> Scene {
+        let Some(worker) = self.worker_on(gpu) else { return Scene::default() };
+        let mut scene = Scene { unloading: worker.sheds_hosts(), ..Scene::default() };
+        match worker.llm() {
+            None => {}
+            Some(Llm::Booting { .. }) => scene.llm_boots = true,
+            Some(Llm::Ready { .. }) => scene.llm_ready = true,
+            Some(Llm::Failed { .. } | Llm::Unloading) => scene.unloading = true,
+        }
+        for unit in self.units_on(worker).filter(|unit| unit.is_live()) {
+            match (unit.shape.host(), &unit.phase) {
+                (None, _) => scene.requests = true,
+                (Some(_), Phase::Running { .. }) => scene.script_runs = true,
+                (Some(_), _) if unit.warm => scene.script_runs = true,
+                (Some(_), _) => scene.script_loads = true,
+            }
+        }
+        // A script that runs needs what is loaded: hosts that are on their way out leave beside it.
+        if scene.script_runs || scene.script_loads {
+            scene.unloading = false;
+        }
+        scene
+    }
+}

@@ -1,0 +1,102 @@
+//! Actions that are about to be carried out: from here on no plan issues them again.
+
+use model::link::{EngineOrder, HostOrder, StopWhy};
+use model::{AttemptKey, Entry, Millis, Task, WorkerId};
+
+use crate::action::Action;
+use crate::unit::{Claim, Closing};
+use crate::worker::Llm;
+use crate::world::World;
+
+impl World {
+    pub(super) fn issued(&mut self, at: Millis, action: Action) {
+        match action {
+            Action::Launch { gpu } => self.launching.entry(gpu).or_default().pending = Some((at, None)),
+            Action::Start { entry, worker, task } => self.start_issued(at, entry, worker, task),
+            Action::Engine { worker, engine } => self.engine_issued(at, &worker, engine),
+            Action::Hosts { worker, hosts } => self.hosts_issued(at, &worker, hosts),
+            Action::Stop { key, why, .. } => self.stop_issued(&key, why),
+            Action::Finish { key, .. } => self.closing(&key, Closing::Finish),
+            Action::Requeue { key, task, back_off, .. } => {
+                self.closing(&key, Closing::Requeue { back_off });
+                if let Some(unit) = self.units.get_mut(&key) {
+                    unit.task = task;
+                }
+            }
+            Action::Fail { key, .. } => self.closing(&key, Closing::Fail),
+            Action::FailQueued { entry, .. } => match self.queue.remove(&entry) {
+                Some(item) => {
+                    self.failing.insert(entry, item);
+                }
+                None => self.anomaly("issued_for_unknown_entry"),
+            },
+            Action::ShowRunning { task, .. } => {
+                let key = AttemptKey { task_id: task.task_id.clone(), attempt: task.attempt };
+                if let Some(unit) = self.units.get_mut(&key) {
+                    unit.shown = true;
+                }
+            }
+            Action::Leave { worker } => {
+                if let Some(worker) = self.workers.get_mut(&worker) {
+                    worker.leave = true;
+                }
+            }
+        }
+    }
+
+    fn start_issued(&mut self, at: Millis, entry: Entry, worker: WorkerId, task: Box<Task>) {
+        let Some(to) = self.workers.get_mut(&worker) else {
+            return self.anomaly("issued_for_unknown_worker");
+        };
+        let Some(queued) = self.queue.remove(&entry) else { return self.anomaly("issued_for_unknown_entry") };
+        to.claims.insert(entry.clone());
+        let warm = queued.shape.host().is_some_and(|host| to.has_host(host));
+        let cancelled = queued.cancelled;
+        self.claims.insert(entry, Claim { queued, task, worker, at, warm, cancelled });
+    }
+
+    fn engine_issued(&mut self, at: Millis, id: &WorkerId, engine: Option<EngineOrder>) {
+        let exclusive = self.exclusive(at).is_some();
+        let Some(worker) = self.workers.get_mut(id) else { return self.anomaly("issued_for_unknown_worker") };
+        let made_room = match worker.llm() {
+            Some(Llm::Booting { .. } | Llm::Ready { .. }) if exclusive && engine.is_none() => {
+                worker.engine.as_ref().map(|order| order.model.clone())
+            }
+            _ => None,
+        };
+        worker.engine_before = std::mem::replace(&mut worker.engine, engine);
+        worker.engine_at = at;
+        worker.generation = worker.generation.max(worker.engine.as_ref().map_or(0, |order| order.generation));
+        let boots = worker.engine.is_some();
+        // A boot that nobody reported yet is over with the order; what may have begun is waited for all the same.
+        let gpu = worker.gpu.clone();
+        if let Some(gpu) = gpu.and_then(|uuid| self.gpus.get_mut(&uuid)) {
+            if boots {
+                gpu.reload = None;
+            } else if made_room.is_some() {
+                gpu.reload = made_room;
+            }
+        }
+        self.refresh_worker(at, id);
+    }
+
+    fn hosts_issued(&mut self, at: Millis, id: &WorkerId, hosts: Vec<HostOrder>) {
+        let Some(worker) = self.workers.get_mut(id) else { return self.anomaly("issued_for_unknown_worker") };
+        worker.hosts = hosts;
+        self.refresh_worker(at, id);
+    }
+
+    fn stop_issued(&mut self, key: &AttemptKey, why: StopWhy) {
+        match self.units.get_mut(key) {
+            Some(unit) => unit.stop = Some(why),
+            None => self.anomaly("issued_for_unknown_attempt"),
+        }
+    }
+
+    fn closing(&mut self, key: &AttemptKey, closing: Closing) {
+        match self.units.get_mut(key) {
+            Some(unit) => unit.closing = Some(closing),
+            None => self.anomaly("issued_for_unknown_attempt"),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Facts about queue folders and batches.
+
+use model::{Entry, Millis, Task};
+
+use crate::batch::Batch;
+use crate::event::BatchFacts;
+use crate::queue::{Queued, Shape};
+use crate::world::World;
+
+impl World {
+    pub(super) fn queued(
+        &mut self,
+        at: Millis,
+        entry: Entry,
+        task: Box<Task>,
+        order: u64,
+        not_before: Option<Millis>,
+    ) {
+        let shape = Shape::of(&task, &self.config);
+        let backed_off = self.back_off.remove(&task.task_id);
+        let not_before = not_before.max(backed_off).filter(|time| *time > at);
+        let cancelled = self.cancel_on_return.remove(&task.task_id)
+            || self.queue.get(&entry).is_some_and(|known| known.cancelled);
+        let not_before = not_before.filter(|_| !cancelled);
+        // A record that a person moved back into a queue may end once more.
+        self.ended_lately.retain(|ended| *ended != task.task_id);
+        if let Some(batch) = task.batch_id.as_ref().and_then(|id| self.batches.get_mut(id)) {
+            batch.heard_at = at;
+        }
+        self.queue.insert(entry, Queued { task, order, not_before, since: at, cancelled, shape }, at);
+    }
+
+    pub(super) fn batch(&mut self, at: Millis, facts: BatchFacts) {
+        if facts.completed.saturating_add(facts.failed) > facts.total {
+            self.anomaly("batch_has_more_ends_than_items");
+        }
+        if facts.remaining() == 0 {
+            self.batches.remove(&facts.batch_id);
+            return;
+        }
+        match self.batches.get_mut(&facts.batch_id) {
+            Some(batch) => {
+                batch.facts = facts;
+                batch.heard_at = at;
+            }
+            None => {
+                self.batches_seen += 1;
+                let batch = Batch { since: at, heard_at: at, order: self.batches_seen, facts };
+                self.batches.insert(batch.facts.batch_id.clone(), batch);
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Actions that could not be carried out: the world is as before, and they are tried again after a moment.
+
+use model::{AttemptKey, Entry, Millis};
+
+use crate::action::Action;
+use crate::world::World;
+
+/// How long something that could not be carried out rests: a full disk should not turn the loop into a spin.
+const AGAIN_AFTER: Millis = Millis::from_secs(1);
+
+impl World {
+    pub(super) fn undone(&mut self, at: Millis, action: Action) {
+        let again_at = Some(at + AGAIN_AFTER);
+        match action {
+            Action::Launch { gpu } => {
+                self.launching.entry(gpu).or_default().failed(
+                    at,
+                    None,
+                    Some("it could not be started".into()),
+                );
+            }
+            Action::Start { entry, .. } => self.start_undone(at, entry),
+            Action::Engine { worker, .. } => {
+                if let Some(found) = self.workers.get_mut(&worker) {
+                    found.engine = found.engine_before.take();
+                    found.again_at = again_at;
+                }
+                self.refresh_worker(at, &worker);
+            }
+            Action::Hosts { worker, .. } | Action::Leave { worker } => {
+                if let Some(found) = self.workers.get_mut(&worker) {
+                    found.leave = false;
+                    found.hosts.clear();
+                    found.again_at = again_at;
+                }
+                self.refresh_worker(at, &worker);
+            }
+            Action::Stop { key, .. } => self.with_unit(&key, |unit| {
+                unit.stop = None;
+                unit.again_at = again_at;
+            }),
+            Action::Finish { key, .. } | Action::Requeue { key, .. } | Action::Fail { key, .. } => {
+                self.with_unit(&key, |unit| {
+                    unit.closing = None;
+                    unit.again_at = again_at;
+                });
+            }
+            Action::FailQueued { entry, .. } => {
+                if let Some(mut item) = self.failing.remove(&entry) {
+                    item.not_before = item.not_before.max(again_at);
+                    self.queue.insert(entry, item, at);
+                }
+            }
+            // It is a courtesy to people who look into `processing/`; it is not repeated.
+            Action::ShowRunning { .. } => {}
+        }
+    }
+
+    fn start_undone(&mut self, at: Millis, entry: Entry) {
+        let Some(claim) = self.claims.remove(&entry) else { return self.anomaly("undone_unknown_start") };
+        if let Some(worker) = self.workers.get_mut(&claim.worker) {
+            worker.claims.remove(&entry);
+        }
+        let mut item = claim.queued;
+        item.cancelled |= claim.cancelled;
+        item.not_before = Some(at + AGAIN_AFTER);
+        self.queue.insert(entry, item, at);
+        self.refresh_worker(at, &claim.worker);
+    }
+
+    fn with_unit(&mut self, key: &AttemptKey, change: impl FnOnce(&mut crate::unit::Unit)) {
+        match self.units.get_mut(key) {
+            Some(unit) => change(unit),
+            None => self.anomaly("undone_for_unknown_attempt"),
+        }
+    }
+}

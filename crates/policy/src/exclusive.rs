@@ -1,0 +1,88 @@
+//! Exclusive batch mode: a level, derived from the facts whenever it is asked for, so that it cannot be left on.
+//!
+//! While a batch that wants the GPUs for itself has unfinished items, LLM tasks of the spool are not started, and LLMs
+//! make room as far as items wait for it. Not here: unloading and giving back (`plan::exclusive`, `plan::reload`).
+
+use model::config::{GpuRole, ScriptGpu};
+use model::{BatchId, GpuMode, Millis, Mode, TaskClass};
+
+use crate::batch::{Batch, UNSEEN_ITEMS_GRACE};
+use crate::gpu::Gpu;
+use crate::world::World;
+
+/// The mode as it is now.
+#[derive(Clone, Debug)]
+pub(crate) struct Exclusive<'w> {
+    /// The first batch that wants it.
+    pub batch: &'w Batch,
+    /// All that want it.
+    pub batches: Vec<&'w BatchId>,
+}
+
+impl Exclusive<'_> {
+    /// Whether this is one of its batches.
+    pub(crate) fn has(&self, batch: Option<&BatchId>) -> bool {
+        batch.is_some_and(|batch| self.batches.contains(&batch))
+    }
+}
+
+impl World {
+    /// The exclusive mode; none while no batch wants it, or none that does could run anywhere.
+    pub(crate) fn exclusive(&self, now: Millis) -> Option<Exclusive<'_>> {
+        let mut wanting: Vec<&Batch> =
+            self.batches.values().filter(|batch| self.wants_all_gpus(batch, now)).collect();
+        wanting.sort_by_key(|batch| batch.order);
+        let batch = *wanting.first()?;
+        Some(Exclusive { batch, batches: wanting.into_iter().map(|batch| &batch.facts.batch_id).collect() })
+    }
+
+    fn wants_all_gpus(&self, batch: &Batch, now: Millis) -> bool {
+        let threshold = self.config.resource_manager.batch_settings.auto_exclusive_threshold;
+        batch.mode(threshold) == GpuMode::Exclusive
+            && batch.facts.remaining() > 0
+            && (self.items_known(&batch.facts.batch_id) > 0 || now < batch.heard_at + UNSEEN_ITEMS_GRACE)
+            && self.gpus.values().any(|gpu| self.is_eligible(gpu, batch))
+    }
+
+    /// Whether a batch may have this GPU for itself.
+    fn is_eligible(&self, gpu: &Gpu, batch: &Batch) -> bool {
+        let entry = self.config.scripts.get(&batch.facts.script);
+        let needs_gpu = entry.is_none_or(|entry| entry.gpu != ScriptGpu::None);
+        let fits = match (entry.and_then(|entry| entry.vram_mib), gpu.facts.total_mib) {
+            (Some(need), Some(total)) => need <= total,
+            _ => true,
+        };
+        needs_gpu && fits && gpu.is_usable() && self.takes_scripts(gpu)
+    }
+
+    /// Whether scripts may run on this GPU at all: those of the orchestrating LLM are pinned.
+    pub(crate) fn takes_scripts(&self, gpu: &Gpu) -> bool {
+        !(self.has_brain_role(gpu) && self.config.resource_manager.eviction_policy.never_evict_brain)
+    }
+
+    /// Whether this GPU is for the orchestrating LLM.
+    pub(crate) fn has_brain_role(&self, gpu: &Gpu) -> bool {
+        matches!(self.config.role(&gpu.key()), Some(GpuRole::BrainPrimary | GpuRole::BrainSecondary))
+    }
+
+    /// LLM tasks that run on GPUs that an exclusive batch waits for.
+    pub(crate) fn llm_tasks_in_the_way(&self) -> u64 {
+        let in_the_way = |gpu: Option<&Gpu>| gpu.is_some_and(|gpu| self.takes_scripts(gpu));
+        let running = self.units.values().filter(|unit| {
+            unit.class() == TaskClass::Llm && unit.is_live() && in_the_way(self.gpu_of(&unit.worker))
+        });
+        running.count() as u64
+    }
+
+    /// What the machine as a whole is doing.
+    pub(crate) fn mode(&self, now: Millis) -> Mode {
+        if self.down.is_some() {
+            return Mode::Draining;
+        }
+        match self.exclusive(now) {
+            None => Mode::Normal,
+            Some(_) if self.llm_tasks_in_the_way() > 0 => Mode::Draining,
+            Some(_) => Mode::Exclusive,
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What must never be, as data: the invariants of the reliability specification, as far as the world can see them.
+//!
+//! Checked after each step of the property tests; a brain may check it too. Not here: what is on disk.
+
+use std::collections::BTreeMap;
+
+use model::{GpuUuid, Millis, TaskClass, TaskId};
+
+use crate::unit::Unit;
+use crate::world::World;
+
+/// A law that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breach {
+    /// Which, by its number in the reliability specification.
+    pub law: &'static str,
+    /// What was seen.
+    pub detail: String,
+}
+
+/// Every law that does not hold.
+#[must_use]
+pub fn breaches(world: &World) -> Vec<Breach> {
+    let mut found = Vec::new();
+    one_ending(world, &mut found);
+    one_place(world, &mut found);
+    no_double_run(world, &mut found);
+    one_holder(world, &mut found);
+    no_poison(world, &mut found);
+    batches_are_exact(world, &mut found);
+    found
+}
+
+fn breach(found: &mut Vec<Breach>, law: &'static str, detail: String) {
+    found.push(Breach { law, detail });
+}
+
+/// I1: every task ends exactly once.
+fn one_ending(world: &World, found: &mut Vec<Breach>) {
+    if let Some(times) = world.anomalies.get("ended_twice") {
+        breach(found, "I1", format!("{times} tasks ended twice"));
+    }
+}
+
+/// I2: an entry is in one place.
+fn one_place(world: &World, found: &mut Vec<Breach>) {
+    for entry in world.claims.keys().filter(|entry| world.failing.contains_key(*entry)) {
+        breach(found, "I2", format!("{} is being started and being failed", entry.name));
+    }
+    for unit in world.units.values() {
+        if !world.workers.get(&unit.worker).is_some_and(|worker| worker.units.contains(&unit.key)) {
+            breach(found, "I2", format!("{} is on no worker", unit.key));
+        }
+    }
+    for worker in world.workers.values() {
+        for key in worker.units.iter().filter(|key| !world.units.contains_key(*key)) {
+            breach(found, "I2", format!("{key} is on worker {} and nowhere else", worker.id));
+        }
+        for entry in worker.claims.iter().filter(|entry| !world.claims.contains_key(*entry)) {
+            breach(
+                found,
+                "I2",
+                format!("{} is claimed for worker {} and nobody knows", entry.name, worker.id),
+            );
+        }
+    }
+}
+
+/// I6: no two live attempts of one task; attempt numbers are never reused.
+fn no_double_run(world: &World, found: &mut Vec<Breach>) {
+    let mut live: BTreeMap<&TaskId, u32> = BTreeMap::new();
+    for unit in world.units.values().filter(|unit| unit.is_live() && unit.stop.is_none()) {
+        *live.entry(&unit.key.task_id).or_default() += 1;
+    }
+    for (task_id, count) in live.into_iter().filter(|(_, count)| *count > 1) {
+        breach(found, "I6", format!("{count} attempts of {task_id} live"));
+    }
+    if world.anomalies.contains_key("attempt_number_used_twice") {
+        breach(found, "I6", "an attempt number was used twice".into());
+    }
+}
+
+/// I7: a GPU has one holder, and what is granted on it fits.
+fn one_holder(world: &World, found: &mut Vec<Breach>) {
+    let mut holders: BTreeMap<&GpuUuid, u32> = BTreeMap::new();
+    for worker in world.workers.values().filter(|worker| worker.serves()) {
+        let gpu = worker.gpu.as_ref().and_then(|uuid| world.gpus.get(uuid));
+        if let Some(gpu) = gpu.filter(|gpu| gpu.worker.as_ref() == Some(&worker.id)) {
+            *holders.entry(&gpu.facts.uuid).or_default() += 1;
+        }
+        let units: Vec<&Unit> = world.units_on(worker).filter(|unit| unit.is_live()).collect();
+        let llms = units.iter().filter(|unit| unit.class() == TaskClass::Llm).count();
+        if worker.gpu.is_some() && llms > 0 && units.len() > llms {
+            breach(found, "I7", format!("worker {} has an LLM task and a script task", worker.id));
+        }
+        let parallel = worker.engine.as_ref().map_or(0, |engine| engine.parallel.max(1) as usize);
+        if worker.engine.is_some() && llms > parallel {
+            breach(found, "I7", format!("worker {} has {llms} LLM tasks and {parallel} slots", worker.id));
+        }
+        if worker.gpu.is_some() && worker.engine.is_some() && units.len() > llms {
+            breach(found, "I7", format!("worker {} runs a script where an LLM is ordered", worker.id));
+        }
+    }
+    for (gpu, count) in holders.into_iter().filter(|(_, count)| *count > 1) {
+        breach(found, "I7", format!("GPU {gpu} has {count} workers"));
+    }
+}
+
+/// I8: no task runs beyond its charges.
+fn no_poison(world: &World, found: &mut Vec<Breach>) {
+    for unit in world.units.values() {
+        if unit.task.charged > unit.task.max_attempts {
+            let (charged, most) = (unit.task.charged, unit.task.max_attempts);
+            breach(found, "I8", format!("{} was charged {charged} of {most} times", unit.key));
+        }
+        if unit.task.charged > unit.key.attempt {
+            breach(found, "I8", format!("{} was charged more often than it was tried", unit.key));
+        }
+    }
+}
+
+/// I17: a batch ends with as many ends as items; inside exclusive mode no LLM task starts.
+fn batches_are_exact(world: &World, found: &mut Vec<Breach>) {
+    if world.anomalies.contains_key("batch_has_more_ends_than_items") {
+        breach(found, "I17", "a batch has more ends than items".into());
+    }
+    let Some(exclusive) = world.exclusive(world.now) else { return };
+    let began: Option<Millis> = world.exclusive_since;
+    for unit in world.units.values().filter(|unit| unit.class() == TaskClass::Llm && unit.is_live()) {
+        if began.is_some_and(|began| unit.ordered_at > began) {
+            let batch = &exclusive.batch.facts.batch_id;
+            breach(found, "I17", format!("{} started inside exclusive batch {batch}", unit.key));
+        }
+    }
+}

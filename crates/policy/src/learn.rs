@@ -1,0 +1,199 @@
+//! What was measured: boot and run times, and the estimates made of them.
+//!
+//! A prior holds until three samples exist. Not here: keeping it on disk (`brain/learned.json`).
+
+use model::config::DEMO_MODEL;
+use model::learned::{Learned, SAMPLES_KEPT};
+use model::task::Work;
+use model::{Config, GpuUuid, Millis, Task};
+
+use crate::place;
+use crate::queue::HostKey;
+
+/// From this many samples on, what was measured replaces the prior.
+const SAMPLES_NEEDED: usize = 3;
+/// What an LLM's boot takes where nothing at all is known: the seed's figure for a cold 7B.
+const LLM_BOOT_PRIOR_S: f64 = 120.0;
+/// The demonstration model is tiny.
+const DEMO_BOOT_PRIOR_S: f64 = 2.0;
+/// What the load of a script's model takes where nothing is known.
+const HOST_BOOT_PRIOR_S: f64 = 5.0;
+/// What an LLM task takes where nothing is known.
+const LLM_RUN_PRIOR_S: f64 = 10.0;
+
+/// How long something takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Estimate {
+    /// Half of the time it is done by then.
+    pub p50: Millis,
+    /// Nine times of ten it is done by then.
+    pub p90: Millis,
+    /// Measurements this rests on; 0 is a prior.
+    pub samples: usize,
+}
+
+impl Estimate {
+    fn prior(seconds: f64) -> Self {
+        let time = Millis::from_secs_f64(seconds);
+        Self { p50: time, p90: time, samples: 0 }
+    }
+
+    /// Of samples in milliseconds; none below three of them.
+    #[must_use]
+    pub fn of(samples: &[u64]) -> Option<Self> {
+        if samples.len() < SAMPLES_NEEDED {
+            return None;
+        }
+        let mut sorted = samples.to_vec();
+        sorted.sort_unstable();
+        let at = |share: usize| {
+            let place = (sorted.len() * share).div_ceil(100).max(1) - 1;
+            Millis(i64::try_from(sorted[place]).unwrap_or(i64::MAX))
+        };
+        Some(Self { p50: at(50), p90: at(90), samples: samples.len() })
+    }
+}
+
+/// What was learned.
+#[derive(Clone, Debug)]
+pub(crate) struct Memory {
+    learned: Learned,
+}
+
+impl Memory {
+    pub(crate) const fn new(learned: Learned) -> Self {
+        Self { learned }
+    }
+
+    pub(crate) const fn learned(&self) -> &Learned {
+        &self.learned
+    }
+
+    /// An LLM's boot took this long.
+    pub(crate) fn llm_booted(&mut self, preset: &str, model: &str, ms: u64) {
+        keep(self.learned.boot_ms.entry(format!("{preset}/{model}")).or_default(), ms);
+    }
+
+    /// A script host's load took this long.
+    pub(crate) fn host_booted(&mut self, script: &str, model: Option<&str>, ms: u64) {
+        keep(self.learned.boot_ms.entry(host_boot_name(script, model)).or_default(), ms);
+    }
+
+    /// A task took this long.
+    pub(crate) fn ran(&mut self, name: String, ms: u64, media_s: Option<f64>, gpu: Option<&str>) {
+        keep(self.learned.run_ms.entry(name.clone()).or_default(), ms);
+        if let Some(media_s) = media_s.filter(|s| s.is_finite() && *s > 0.0)
+            && ms > 0
+        {
+            let run_s = Millis(i64::try_from(ms).unwrap_or(i64::MAX)).as_secs_f64();
+            keep(
+                self.learned.speed.entry(format!("{name}/{}", gpu.unwrap_or("cpu"))).or_default(),
+                media_s / run_s,
+            );
+        }
+    }
+
+    /// A GPU completed a task.
+    pub(crate) fn completed(&mut self, gpu: &GpuUuid) {
+        *self.learned.tasks_completed.entry(gpu.clone()).or_default() += 1;
+    }
+
+    /// Tasks a GPU has completed.
+    pub(crate) fn tasks_completed(&self, gpu: &GpuUuid) -> u64 {
+        self.learned.tasks_completed.get(gpu).copied().unwrap_or_default()
+    }
+
+    /// How long this LLM takes to boot.
+    pub(crate) fn llm_boot(&self, config: &Config, preset: &str, model: &str) -> Estimate {
+        let samples = self.learned.boot_ms.get(&format!("{preset}/{model}"));
+        samples.and_then(|samples| Estimate::of(samples)).unwrap_or_else(|| {
+            let stated = config.resource_manager.boot_times.get(model).copied();
+            let unknown = if model == DEMO_MODEL { DEMO_BOOT_PRIOR_S } else { LLM_BOOT_PRIOR_S };
+            Estimate::prior(stated.unwrap_or(unknown))
+        })
+    }
+
+    /// How long this script host takes to load.
+    pub(crate) fn host_boot(&self, config: &Config, host: &HostKey) -> Estimate {
+        let samples = self.learned.boot_ms.get(&host_boot_name(&host.name(), host.model.as_deref()));
+        samples.and_then(|samples| Estimate::of(samples)).unwrap_or_else(|| {
+            let name = host.name();
+            let family = name.split('_').next().unwrap_or(&name);
+            let times = &config.resource_manager.boot_times;
+            let keyed =
+                |name: &str| host.model.as_ref().and_then(|model| times.get(&format!("{name}:{model}")));
+            let stated = keyed(&name).or_else(|| keyed(family)).or_else(|| times.get(&name)).copied();
+            Estimate::prior(stated.unwrap_or(HOST_BOOT_PRIOR_S))
+        })
+    }
+
+    /// How long tasks by this name took; none below three of them.
+    pub(crate) fn run_by_name(&self, name: &str) -> Option<Estimate> {
+        Estimate::of(self.learned.run_ms.get(name)?)
+    }
+
+    /// How long this task will run: by its media and the speed learned, by what its kind took, by its author's word.
+    pub(crate) fn run(&self, config: &Config, task: &Task, llm: Option<&str>, gpu: Option<&str>) -> Estimate {
+        let name = run_name(config, task, llm);
+        if let Some(media_s) = task.media_s
+            && let Some(speed) = self.speed(config, task, &name, gpu)
+        {
+            return Estimate::prior(media_s / speed);
+        }
+        self.run_by_name(&name).unwrap_or_else(|| {
+            let unknown = match task.work {
+                Work::Llm(_) => LLM_RUN_PRIOR_S,
+                Work::Script(_) => config.resource_manager.eviction_policy.avg_script_time_s,
+            };
+            Estimate::prior(task.estimated_duration_sec.unwrap_or(unknown))
+        })
+    }
+
+    /// Media seconds worked off in a second, learned or stated.
+    fn speed(&self, config: &Config, task: &Task, name: &str, gpu: Option<&str>) -> Option<f64> {
+        let samples = self.learned.speed.get(&format!("{name}/{}", gpu.unwrap_or("cpu")));
+        if let Some(samples) = samples.filter(|samples| samples.len() >= SAMPLES_NEEDED) {
+            let mut sorted = samples.clone();
+            sorted.sort_by(f64::total_cmp);
+            return Some(sorted[sorted.len() / 2]).filter(|speed| *speed > 0.0);
+        }
+        let Work::Script(work) = &task.work else { return None };
+        place::script_entry(config, &work.script)?.speed.filter(|speed| *speed > 0.0)
+    }
+
+    /// Boot times as the picture shows them, in seconds, by the names of the configuration.
+    pub(crate) fn boot_times(&self, config: &Config) -> std::collections::BTreeMap<String, f64> {
+        let mut times = config.resource_manager.boot_times.clone();
+        for (name, samples) in &self.learned.boot_ms {
+            let Some(estimate) = Estimate::of(samples) else { continue };
+            let shown = match name.strip_prefix("script:") {
+                Some(host) => host.trim_end_matches('/').replace('/', ":"),
+                None => name.split_once('/').map_or(name.as_str(), |(_, model)| model).to_owned(),
+            };
+            times.insert(shown, estimate.p50.as_secs_f64());
+        }
+        times
+    }
+}
+
+/// The name run times of a task are kept by.
+pub(crate) fn run_name(config: &Config, task: &Task, llm: Option<&str>) -> String {
+    match &task.work {
+        Work::Llm(work) => format!("llm/{}", llm.or(work.model.as_deref()).unwrap_or_default()),
+        Work::Script(work) => {
+            let host = place::host_key(config, work);
+            format!("{}/{}", host.name(), host.model.as_deref().unwrap_or_default())
+        }
+    }
+}
+
+fn host_boot_name(script: &str, model: Option<&str>) -> String {
+    format!("script:{script}/{}", model.unwrap_or_default())
+}
+
+fn keep<T>(samples: &mut Vec<T>, sample: T) {
+    if samples.len() >= SAMPLES_KEPT {
+        samples.remove(0);
+    }
+    samples.push(sample);
+}

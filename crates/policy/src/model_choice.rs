@@ -1,0 +1,84 @@
+//! Which model an LLM task gets on a GPU, and which engine loads it.
+//!
+//! The task's own, else (in `plan::fill`) the LLM that is ready, else the role's, else the first that fits and that the
+//! worker can boot, else the demonstration model. Not here: whether anything is booted.
+
+use model::config::{DEMO_MODEL, ModelEntry};
+use model::link::EngineOrder;
+
+use crate::gpu::Gpu;
+use crate::worker::Worker;
+use crate::world::World;
+
+/// A model and what loads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Choice {
+    /// The engine.
+    pub preset: String,
+    /// The model.
+    pub model: String,
+    /// Requests it serves at once.
+    pub parallel: u32,
+}
+
+impl Choice {
+    /// The order that boots it on this worker.
+    pub(crate) fn order(&self, worker: &Worker) -> EngineOrder {
+        EngineOrder {
+            generation: worker.generation + 1,
+            preset: self.preset.clone(),
+            model: self.model.clone(),
+            parallel: self.parallel,
+        }
+    }
+}
+
+/// The model a task gets on this GPU if it has to be booted; `wanted` is the one it insists on.
+pub(crate) fn choose(world: &World, gpu: &Gpu, worker: &Worker, wanted: Option<&str>) -> Option<Choice> {
+    if let Some(name) = wanted {
+        return world.config.models.get(name).and_then(|entry| usable(world, gpu, worker, name, entry));
+    }
+    let role = world.config.role(&gpu.key());
+    let of_role = world.config.models_in_order().filter(|(_, entry)| role.is_some() && entry.role == role);
+    let mut models = of_role.chain(world.config.models_in_order());
+    models.find_map(|(name, entry)| usable(world, gpu, worker, name, entry)).or_else(|| {
+        let can = worker.reports.can.engines.iter().find(|can| can.models.iter().any(|m| m == DEMO_MODEL))?;
+        Some(Choice { preset: can.preset.clone(), model: DEMO_MODEL.into(), parallel: 1 })
+    })
+}
+
+/// Whether some worker could boot a model that a task insists on; `None` while not all have said what they can.
+pub(crate) fn exists_somewhere(world: &World, name: &str) -> Option<bool> {
+    let mut workers = world.workers.values().filter(|worker| !worker.dead && worker.gpu.is_some());
+    let found = world
+        .config
+        .models
+        .get(name)
+        .is_some_and(|entry| workers.any(|worker| preset_of(world, worker, name, entry).is_some()));
+    if found {
+        return Some(true);
+    }
+    (world.all_can_is_known() && world.no_engine().is_none()).then_some(false)
+}
+
+fn usable(world: &World, gpu: &Gpu, worker: &Worker, name: &str, entry: &ModelEntry) -> Option<Choice> {
+    let fits = match (entry.mib, gpu.facts.total_mib) {
+        (Some(need), Some(total)) => need <= total,
+        _ => true,
+    };
+    let preset = preset_of(world, worker, name, entry).filter(|_| fits)?;
+    Some(Choice { preset, model: name.to_owned(), parallel: entry.parallel.unwrap_or(1).max(1) })
+}
+
+/// The engine by which this worker would load the model: the model's own, else the configuration's, else the first.
+fn preset_of(world: &World, worker: &Worker, name: &str, entry: &ModelEntry) -> Option<String> {
+    let stated = entry.engine.as_deref().filter(|engine| *engine != "auto");
+    let stated = stated.or(Some(world.config.engine.as_str()).filter(|engine| *engine != "auto"));
+    let mut able =
+        worker.reports.can.engines.iter().filter(|can| can.models.iter().any(|model| model == name));
+    match stated {
+        Some(engine) => able.find(|can| can.preset == engine),
+        None => able.next(),
+    }
+    .map(|can| can.preset.clone())
+}

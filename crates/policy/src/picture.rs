@@ -1,0 +1,318 @@
+//! The picture, drawn once; file, command line and web page are frames around it.
+//!
+//! Not here: writing it.
+
+use std::collections::BTreeMap;
+
+use model::picture::{
+    BatchPicture, CpuPicture, GpuPicture, HeadPicture, PICTURE_SCHEMA_VERSION, Picture, QueuePicture,
+    Resident, SlotPicture, VramPicture,
+};
+use model::{BatchId, GpuState, InventorySource, Millis, Priority, TaskClass, Timestamp};
+
+use crate::batch::Batch;
+use crate::gpu::Gpu;
+use crate::plan::plan;
+use crate::unit::Unit;
+use crate::why::{expected_end, reason_of};
+use crate::worker::{Llm, Worker};
+use crate::world::World;
+
+/// What the picture says of the brain that draws it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PictureFrame {
+    /// Counts up with every writing.
+    pub seq: u64,
+    /// The brain's life.
+    pub epoch: u64,
+    /// Which boot of the machine.
+    pub boot_id: Option<String>,
+    /// The brain's process id.
+    pub brain_pid: u32,
+}
+
+/// What one moment is called by both clocks.
+#[derive(Clone, Copy)]
+struct Moment {
+    now: Millis,
+    wall: Timestamp,
+}
+
+impl Moment {
+    fn of(self, time: Millis) -> Timestamp {
+        time.on_the_wall(self.now, self.wall)
+    }
+}
+
+/// Draws the world.
+#[must_use]
+pub fn picture(world: &World, now: Millis, wall: Timestamp, frame: PictureFrame) -> Picture {
+    let now = now.max(world.now);
+    let moment = Moment { now, wall };
+    let (inventory, inventory_why) = world.inventory.clone().unwrap_or_default();
+    Picture {
+        schema_version: PICTURE_SCHEMA_VERSION,
+        seq: frame.seq,
+        epoch: frame.epoch,
+        boot_id: frame.boot_id,
+        written_at: wall,
+        brain_pid: frame.brain_pid,
+        inventory,
+        inventory_why,
+        mode: world.mode(now),
+        shutting_down: world.down.is_some(),
+        gpus: world.gpus.values().map(|gpu| (gpu.key(), gpu_picture(world, gpu, moment))).collect(),
+        cpu: cpu_picture(world, moment),
+        boot_times: world.memory.boot_times(&world.config),
+        queues: queues(world, moment),
+        batches: world
+            .batches
+            .iter()
+            .map(|(id, batch)| (id.clone(), batch_picture(world, id, batch, moment)))
+            .collect(),
+        leases: BTreeMap::new(),
+        ended: world.ended,
+        anomalies: world.anomalies.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+        notices: notices(world),
+    }
+}
+
+fn gpu_picture(world: &World, gpu: &Gpu, moment: Moment) -> GpuPicture {
+    let worker = world.worker_on(gpu);
+    let (state, since) = gpu.state_at(moment.now);
+    let mut units: Vec<&Unit> = worker
+        .map(|worker| world.units_on(worker).filter(|unit| unit.is_live()).collect())
+        .unwrap_or_default();
+    units.sort_by_key(|unit| (unit.running_since().is_none(), unit.running_since(), unit.ordered_at));
+    let oldest = units.first();
+    let llm = worker.and_then(Worker::llm);
+    let engine = worker.and_then(|worker| worker.reports.engine.as_ref()).filter(|_| llm.is_some());
+    let model = match &llm {
+        Some(Llm::Booting { order }) => Some(order.model.clone()),
+        Some(Llm::Ready { report } | Llm::Failed { report }) => Some(report.model.clone()),
+        Some(Llm::Unloading) => engine.map(|engine| engine.model.clone()),
+        None => None,
+    };
+    let loads = matches!(state, GpuState::BootingLlm | GpuState::BootingScript);
+    let started_boot = loads.then_some(since);
+    let booting = world.booting().find(|(booting, ..)| booting.facts.uuid == gpu.facts.uuid);
+    let host = oldest.and_then(|unit| unit.shape.host());
+    let expected_ready = match state {
+        GpuState::BootingLlm => booting.map(|(_, _, at)| at),
+        GpuState::BootingScript => host.map(|host| since + world.memory.host_boot(&world.config, host).p50),
+        _ => None,
+    };
+    let mut transitions: Vec<_> =
+        gpu.transitions.iter().map(|(state, at)| (*state, moment.of(*at))).collect();
+    if state != gpu.state {
+        transitions.push((state, moment.of(since)));
+    }
+    let residents = residents(world, worker);
+    GpuPicture {
+        state,
+        model,
+        script: host.map(crate::queue::HostKey::name),
+        pid: engine.and_then(|engine| engine.pid).or(worker_pid(worker)),
+        port: engine.and_then(|engine| engine.port),
+        since: moment.of(since),
+        started_boot: started_boot.map(|at| moment.of(at)),
+        expected_ready: expected_ready.map(|at| moment.of(at)),
+        tasks_completed: world.memory.tasks_completed(&gpu.facts.uuid),
+        task_id: oldest.map(|unit| unit.key.task_id.clone()),
+        progress: oldest.and_then(|unit| unit.progress),
+        uuid: gpu.facts.uuid.clone(),
+        name: gpu.facts.name.clone(),
+        role: world.config.role(&gpu.key()),
+        vram: vram(world, gpu, &residents),
+        health: gpu.health,
+        draining: is_draining(world, gpu, llm.is_some(), moment.now),
+        accepts: accepts(world, gpu, worker, state, units.len(), moment.now),
+        residents,
+        slots: units.iter().filter_map(|unit| Some(slot(world, worker?, unit, moment))).collect(),
+        lease: None,
+        transitions,
+        worker_pid: worker_pid(worker),
+    }
+}
+
+fn worker_pid(worker: Option<&Worker>) -> Option<u32> {
+    worker.and_then(|worker| worker.reports.worker.as_ref()).map(|worker| worker.pid)
+}
+
+fn slot(world: &World, worker: &Worker, unit: &Unit, moment: Moment) -> SlotPicture {
+    let eta = unit.running_since().map(|_| expected_end(world, moment.now, worker, unit) - moment.now);
+    SlotPicture {
+        task_id: unit.key.task_id.clone(),
+        attempt: unit.key.attempt,
+        class: unit.class(),
+        priority: unit.task.priority,
+        since: unit.running_since().map(|since| moment.of(since)),
+        progress: unit.progress,
+        eta_s: eta.map(|eta| eta.as_secs_f64().max(0.0)),
+    }
+}
+
+/// What is loaded, with the memory it is declared to take.
+fn residents(world: &World, worker: Option<&Worker>) -> Vec<Resident> {
+    let Some(worker) = worker else { return Vec::new() };
+    let mut residents = Vec::new();
+    if let Some(engine) = &worker.reports.engine {
+        residents.push(Resident {
+            kind: TaskClass::Llm,
+            model: engine.model.clone(),
+            mib: world.config.models.get(&engine.model).and_then(|entry| entry.mib),
+            loads: u32::try_from(engine.generation).unwrap_or(u32::MAX),
+        });
+    }
+    for host in &worker.reports.hosts {
+        let model = host
+            .model
+            .as_ref()
+            .map_or_else(|| host.script.clone(), |model| format!("{}:{model}", host.script));
+        let mib = world.config.scripts.get(&host.script).and_then(|entry| entry.vram_mib);
+        residents.push(Resident { kind: TaskClass::Script, model, mib, loads: host.loads });
+    }
+    residents
+}
+
+/// Memory as it was read; of a simulated GPU, as its residents are declared to use it.
+fn vram(world: &World, gpu: &Gpu, residents: &[Resident]) -> VramPicture {
+    let declared: u64 = residents.iter().filter_map(|resident| resident.mib).sum();
+    let simulated = world.inventory.as_ref().is_some_and(|(source, _)| *source == InventorySource::Simulated);
+    VramPicture {
+        total_mib: gpu.facts.total_mib,
+        used_mib: if simulated {
+            Some(declared)
+        } else {
+            gpu.reading.as_ref().and_then(|reading| reading.used_mib)
+        },
+        foreign_mib: if simulated { Some(0) } else { gpu.foreign_mib },
+    }
+}
+
+/// Whether what is loaded is meant to go: for an exclusive batch that has items waiting, or because the machine is freed.
+fn is_draining(world: &World, gpu: &Gpu, llm: bool, now: Millis) -> bool {
+    let for_batch = || {
+        world.exclusive(now).is_some_and(|exclusive| {
+            world.queue.lines().any(|(shape, _)| {
+                exclusive.has(shape.batch.as_ref()) && crate::place::fits(shape, &gpu.facts)
+            })
+        })
+    };
+    world.down.is_some() || (llm && world.takes_scripts(gpu) && for_batch())
+}
+
+/// What it would take now.
+fn accepts(
+    world: &World,
+    gpu: &Gpu,
+    worker: Option<&Worker>,
+    state: GpuState,
+    load: usize,
+    now: Millis,
+) -> Vec<TaskClass> {
+    let Some(worker) = worker.filter(|worker| worker.serves() && gpu.is_usable() && world.down.is_none())
+    else {
+        return Vec::new();
+    };
+    let llms = world.exclusive(now).is_none();
+    let parallel = worker.reports.engine.as_ref().map_or(1, |engine| engine.parallel.max(1));
+    let mut takes = Vec::new();
+    match state {
+        GpuState::Idle => {
+            if llms {
+                takes.push(TaskClass::Llm);
+            }
+            if world.takes_scripts(gpu) {
+                takes.push(TaskClass::Script);
+            }
+        }
+        GpuState::LlmReady | GpuState::LlmBusy if llms && load < parallel as usize => {
+            takes.push(TaskClass::Llm)
+        }
+        _ => {}
+    }
+    takes
+}
+
+fn cpu_picture(world: &World, moment: Moment) -> CpuPicture {
+    let worker = world.cpu_worker();
+    let mut units: Vec<&Unit> = worker
+        .map(|worker| world.units_on(worker).filter(|unit| unit.is_live()).collect())
+        .unwrap_or_default();
+    units.sort_by_key(|unit| unit.ordered_at);
+    CpuPicture {
+        capacity: world.cpu_slots(),
+        slots: units.iter().filter_map(|unit| Some(slot(world, worker?, unit, moment))).collect(),
+        worker_pid: worker_pid(worker),
+    }
+}
+
+fn queues(world: &World, moment: Moment) -> BTreeMap<TaskClass, QueuePicture> {
+    let heads = plan(world, moment.now).heads;
+    TaskClass::ALL
+        .into_iter()
+        .map(|class| {
+            let count = |priority: Priority| world.queue.in_folder((class, priority));
+            let head = heads.iter().find_map(|(task_id, _)| {
+                let entry = world.queue.by_id(task_id).find(|entry| entry.class == class)?;
+                let (reason, eta) = reason_of(world, moment.now, world.queue.get(entry)?);
+                Some(HeadPicture {
+                    task_id: task_id.clone(),
+                    reason: reason.told(),
+                    eta: eta.map(|at| moment.of(at)),
+                })
+            });
+            let by_priority =
+                Priority::ALL.into_iter().map(|priority| (priority.to_string(), count(priority))).collect();
+            let waiting = Priority::ALL.into_iter().map(count).sum();
+            (class, QueuePicture { waiting, by_priority, head })
+        })
+        .collect()
+}
+
+fn batch_picture(world: &World, id: &BatchId, batch: &Batch, moment: Moment) -> BatchPicture {
+    let threshold = world.config.resource_manager.batch_settings.auto_exclusive_threshold;
+    let facts = &batch.facts;
+    let ended = facts.completed + facts.failed;
+    let spent = moment.now - batch.since;
+    // As fast as so far; nobody can say before something has ended.
+    let eta = (ended > 0 && spent > Millis::ZERO).then(|| {
+        let turn = i64::try_from(ended).map_or(0, |ended| spent.0 / ended.max(1));
+        moment.now + Millis(turn.saturating_mul(i64::try_from(facts.remaining()).unwrap_or(i64::MAX)))
+    });
+    debug_assert_eq!(id, &facts.batch_id);
+    BatchPicture {
+        script: facts.script.clone(),
+        gpu_mode: batch.mode(threshold),
+        total_items: facts.total,
+        completed: facts.completed,
+        failed: facts.failed,
+        eta: eta.map(|at| moment.of(at)),
+    }
+}
+
+/// Things a person should look at.
+fn notices(world: &World) -> Vec<String> {
+    let mut notices = Vec::new();
+    if let Some(wanted) = world.config.resource_manager.gpu_count.set()
+        && world.inventory.is_some()
+        && *wanted as usize != world.gpus.len()
+    {
+        notices
+            .push(format!("config.json expects {wanted} GPUs (`gpu_count`), {} are here", world.gpus.len()));
+    }
+    for (lane, launching) in &world.launching {
+        if let Some(message) = launching.message.as_ref().filter(|_| launching.failures > 0) {
+            let lane = lane.as_ref().map_or("the CPU lane".into(), |uuid| format!("GPU `{uuid}`"));
+            notices.push(format!("the worker of {lane} is being started again: {message}"));
+        }
+    }
+    for gpu in world.gpus.values() {
+        for (model, failure) in &gpu.boot_failures {
+            let (key, count, error) = (gpu.key(), failure.count, &failure.error);
+            notices.push(format!("`{model}` failed to load on GPU {key} ({count} times): {error}"));
+        }
+    }
+    notices
+}

@@ -1,0 +1,93 @@
+//! Where a task can run at all: capability, not the present moment.
+
+use model::config::{HostKind, ScriptEntry};
+use model::gpu::GpuFacts;
+use model::task::{GpuRequirement, Script, ScriptWork};
+use model::{Config, Reason};
+
+use crate::queue::{HostKey, Shape};
+
+/// The configuration's entry of a script; none for a file that is not registered.
+pub(crate) fn script_entry<'c>(config: &'c Config, script: &Script) -> Option<&'c ScriptEntry> {
+    match script {
+        Script::Registered(name) => config.scripts.get(name),
+        Script::File(_) => None,
+    }
+}
+
+/// The host that runs a script task.
+pub(crate) fn host_key(config: &Config, work: &ScriptWork) -> HostKey {
+    let entry = script_entry(config, &work.script);
+    let keyed = entry.is_some_and(|entry| entry.key.iter().any(|field| field == "model"));
+    let model = if keyed { work.model.clone().or(entry.and_then(|entry| entry.model.clone())) } else { None };
+    let warm = entry.is_some_and(|entry| entry.host == HostKind::Warm);
+    HostKey { script: work.script.clone(), model, warm }
+}
+
+/// Whether the task may run on this GPU by its stated wish.
+pub(crate) fn is_wanted(shape: &Shape, gpu: &GpuFacts) -> bool {
+    match &shape.gpu {
+        GpuRequirement::Any => true,
+        GpuRequirement::None => false,
+        GpuRequirement::Key(key) => *key == gpu.index.to_string(),
+        GpuRequirement::Uuid(uuid) => *uuid == gpu.uuid,
+    }
+}
+
+/// Whether this GPU has what the task needs.
+pub(crate) fn can_hold(shape: &Shape, gpu: &GpuFacts) -> bool {
+    let memory = match (shape.needs.vram_mib, gpu.total_mib) {
+        (None, _) => true,
+        (Some(need), Some(total)) => need <= total,
+        (Some(_), None) => !shape.vram_stated,
+    };
+    let compute = match (shape.needs.min_compute_capability, gpu.compute_capability) {
+        (None, _) => true,
+        (Some(need), Some(has)) => need <= has,
+        (Some(_), None) => false,
+    };
+    memory && compute && shape.needs.gpus <= 1
+}
+
+/// Whether the task could run on this GPU.
+pub(crate) fn fits(shape: &Shape, gpu: &GpuFacts) -> bool {
+    is_wanted(shape, gpu) && can_hold(shape, gpu)
+}
+
+/// Why no GPU could run the task; none where one could, or where it needs none.
+pub(crate) fn misfit<'g>(shape: &Shape, gpus: impl Iterator<Item = &'g GpuFacts> + Clone) -> Option<Reason> {
+    if shape.in_cpu_lane() || gpus.clone().any(|gpu| fits(shape, gpu)) {
+        return None;
+    }
+    if !gpus.clone().any(|gpu| is_wanted(shape, gpu)) {
+        let wanted = match &shape.gpu {
+            GpuRequirement::Key(key) => format!("number {key}"),
+            GpuRequirement::Uuid(uuid) => format!("`{uuid}`"),
+            GpuRequirement::Any | GpuRequirement::None => "there".into(),
+        };
+        return Some(Reason::NoSuchGpu { wanted });
+    }
+    if shape.needs.gpus > 1 {
+        let needs = format!("{} GPUs at once", shape.needs.gpus);
+        return Some(Reason::DoesNotFit { needs, largest: "room for tasks of one GPU".into() });
+    }
+    let wanted = || gpus.clone().filter(|gpu| is_wanted(shape, gpu));
+    if let Some(need) = shape.needs.vram_mib
+        && !wanted().any(|gpu| gpu.total_mib.is_some_and(|total| need <= total))
+    {
+        let largest = match wanted().filter_map(|gpu| gpu.total_mib).max() {
+            Some(total) => format!("{total} MiB"),
+            None => "memory that nobody could measure".into(),
+        };
+        return Some(Reason::DoesNotFit { needs: format!("{need} MiB"), largest });
+    }
+    let needs = match shape.needs.min_compute_capability {
+        Some(need) => format!("compute capability {need}"),
+        None => "more".into(),
+    };
+    let largest = match wanted().filter_map(|gpu| gpu.compute_capability).max() {
+        Some(has) => format!("{has}"),
+        None => "one that nobody could read".into(),
+    };
+    Some(Reason::DoesNotFit { needs, largest })
+}

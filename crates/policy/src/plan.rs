@@ -1,0 +1,54 @@
+//! Choices out: a flat list of passes over a [`Draft`]. The world is only borrowed, so nothing here can change it.
+//!
+//! ```text
+//! settle (what is over) → stop (cancel, time limits, down) → show → doom (what can never run)
+//!   → launch and leave → [down ends here] → engine (broken ones)
+//!   → exclusive (drain, unload) → drain for scripts → fill (slots, scripts, boots, by the one order) → evict → reload
+//!   → heads
+//! ```
+//!
+//! Not here: how a thing is done. Each pass is a small file; what an earlier pass decided, a later one sees in the draft.
+
+mod doom;
+mod draft;
+mod engine;
+mod evict;
+mod exclusive;
+mod fill;
+mod heads;
+mod launch;
+mod lone_lane;
+mod reload;
+mod scripts;
+mod settle;
+mod show;
+mod stop;
+mod stream;
+
+use model::Millis;
+
+use crate::action::Plan;
+use crate::world::World;
+use draft::Draft;
+
+/// What should be done now. Each action is `Issued` before it is carried out, and is not chosen again after that.
+#[must_use]
+pub fn plan(world: &World, now: Millis) -> Plan {
+    let now = now.max(world.now);
+    let mut draft = Draft::new(world, now);
+    settle::settle(&mut draft);
+    stop::stop(&mut draft);
+    show::show(&mut draft);
+    doom::doom(&mut draft);
+    launch::launch(&mut draft);
+    if world.down.is_none() {
+        engine::tidy(&mut draft);
+        exclusive::make_room(&mut draft);
+        evict::drain(&mut draft);
+        let left = fill::fill(&mut draft);
+        evict::evict(&mut draft, &left);
+        reload::reload(&mut draft);
+    }
+    heads::heads(&mut draft);
+    draft.finish()
+}

@@ -1,0 +1,239 @@
+//! The plan as it grows: what was decided so far, and what that leaves of each GPU.
+
+use std::collections::BTreeSet;
+
+use model::link::{EngineOrder, HostOrder, StopWhy};
+use model::{AttemptKey, Entry, GpuState, GpuUuid, Millis, Reason, Task, TaskId, WorkerId};
+
+use crate::action::{Action, Plan};
+use crate::exclusive::Exclusive;
+use crate::gpu::Gpu;
+use crate::model_choice::Choice;
+use crate::queue::HostKey;
+use crate::worker::{Llm, Worker};
+use crate::world::World;
+
+/// A plan in the making.
+pub(super) struct Draft<'w> {
+    pub world: &'w World,
+    pub now: Millis,
+    pub desks: Vec<Desk<'w>>,
+    pub exclusive: Option<Exclusive<'w>>,
+    /// Queued tasks that an action of this plan is about.
+    pub spoken_for: BTreeSet<&'w Entry>,
+    actions: Vec<Action>,
+    wake_at: Option<Millis>,
+    heads: Vec<(TaskId, Reason)>,
+    stopping: BTreeSet<AttemptKey>,
+}
+
+/// A usable GPU with a worker that obeys, and what this plan has left of it.
+pub(super) struct Desk<'w> {
+    pub gpu: &'w Gpu,
+    pub worker: &'w Worker,
+    pub state: GpuState,
+    /// Units that live, and starts under way.
+    pub load: usize,
+    /// The LLM that is loaded or loads.
+    pub llm: Option<DeskLlm<'w>>,
+    /// Requests that a booting or coming LLM will take, and that need no further boot.
+    pub cover: u64,
+    /// What this plan has decided to boot here, now or when it has cooled.
+    pub promised: Option<Choice>,
+    /// Whether this plan has decided about it: nothing else is placed here.
+    pub taken: bool,
+    /// The script it runs, and how long what it was given should take, for orders ahead.
+    pub running: Option<(&'w HostKey, Millis)>,
+}
+
+/// The LLM of a desk.
+pub(super) struct DeskLlm<'w> {
+    pub preset: &'w str,
+    pub model: &'w str,
+    pub parallel: u32,
+    pub ready: bool,
+    pub free: u32,
+}
+
+impl<'w> Draft<'w> {
+    pub(super) fn new(world: &'w World, now: Millis) -> Self {
+        let mut draft = Self {
+            world,
+            now,
+            desks: Vec::new(),
+            exclusive: world.exclusive(now),
+            spoken_for: BTreeSet::new(),
+            actions: Vec::new(),
+            wake_at: None,
+            heads: Vec::new(),
+            stopping: BTreeSet::new(),
+        };
+        for gpu in world.gpus.values() {
+            if let Some(end) = gpu.cooled_at() {
+                draft.wake(end);
+            }
+            let Some(worker) = world.worker_on(gpu).filter(|worker| gpu.is_usable() && worker.serves())
+            else {
+                continue;
+            };
+            match worker.again_at {
+                Some(time) if time > now => draft.wake(time),
+                _ => draft.desks.push(Desk::new(world, gpu, worker, now)),
+            }
+        }
+        draft.desks.sort_by_key(|desk| (desk.gpu.health, desk.gpu.facts.index));
+        if let Some(due) = world.queue.next_due(now) {
+            draft.wake(due);
+        }
+        draft
+    }
+
+    /// Time alone changes the answer at this instant.
+    pub(super) fn wake(&mut self, at: Millis) {
+        if at > self.now {
+            self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
+        }
+    }
+
+    /// Whether the time has come; wakes then if not.
+    pub(super) fn is_time(&mut self, at: Millis) -> bool {
+        self.wake(at);
+        at <= self.now
+    }
+
+    pub(super) fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    pub(super) fn head(&mut self, task_id: TaskId, reason: Reason) {
+        self.heads.push((task_id, reason));
+    }
+
+    /// Orders a stop, once.
+    pub(super) fn stop(&mut self, worker: &WorkerId, key: &AttemptKey, why: StopWhy) {
+        if self.stopping.insert(key.clone()) {
+            self.act(Action::Stop { worker: worker.clone(), key: key.clone(), why });
+        }
+    }
+
+    /// Starts a queued task.
+    pub(super) fn start(&mut self, entry: &'w Entry, worker: &WorkerId, task: &Task) {
+        let mut task = Box::new(task.clone());
+        task.attempt += 1;
+        task.charged += 1;
+        self.spoken_for.insert(entry);
+        self.act(Action::Start { entry: entry.clone(), worker: worker.clone(), task });
+    }
+
+    /// Orders an LLM, or none, on a desk, and nothing else there.
+    pub(super) fn order_engine(&mut self, desk: usize, engine: Option<EngineOrder>) {
+        let desk = &mut self.desks[desk];
+        desk.taken = true;
+        let worker = desk.worker.id.clone();
+        self.act(Action::Engine { worker, engine });
+    }
+
+    /// Lets only these hosts stay on a desk.
+    pub(super) fn order_hosts(&mut self, desk: usize, hosts: Vec<HostOrder>) {
+        let worker = self.desks[desk].worker.id.clone();
+        self.act(Action::Hosts { worker, hosts });
+    }
+
+    pub(super) fn finish(self) -> Plan {
+        Plan { actions: self.actions, wake_at: self.wake_at, heads: self.heads }
+    }
+}
+
+impl<'w> Desk<'w> {
+    fn new(world: &'w World, gpu: &'w Gpu, worker: &'w Worker, now: Millis) -> Self {
+        let live = world.units_on(worker).filter(|unit| unit.is_live()).count();
+        let load = live + worker.claims.len();
+        let llm = match worker.llm() {
+            Some(Llm::Ready { report }) => Some(DeskLlm {
+                preset: &report.preset,
+                model: &report.model,
+                parallel: report.parallel.max(1),
+                ready: true,
+                free: report.parallel.max(1).saturating_sub(u32::try_from(load).unwrap_or(u32::MAX)),
+            }),
+            Some(Llm::Booting { order }) => Some(DeskLlm {
+                preset: &order.preset,
+                model: &order.model,
+                parallel: order.parallel.max(1),
+                ready: false,
+                free: 0,
+            }),
+            Some(Llm::Failed { .. } | Llm::Unloading) | None => None,
+        };
+        let cover = llm.as_ref().filter(|llm| !llm.ready).map_or(0, |llm| u64::from(llm.parallel));
+        Self {
+            gpu,
+            worker,
+            state: gpu.state_at(now).0,
+            load,
+            llm,
+            cover,
+            promised: None,
+            taken: false,
+            running: running_script(world, gpu, worker),
+        }
+    }
+
+    /// The LLM that is here, or will be: preset, model, requests at once.
+    pub(super) fn serves(&self) -> Option<(&str, &str, u32)> {
+        match (&self.promised, &self.llm) {
+            (Some(choice), _) => Some((&choice.preset, &choice.model, choice.parallel)),
+            (None, Some(llm)) if !self.taken => Some((llm.preset, llm.model, llm.parallel)),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing is loaded that matters, nothing runs and nothing was decided.
+    pub(super) fn is_idle(&self) -> bool {
+        self.state == GpuState::Idle && self.load == 0 && !self.taken && self.llm.is_none()
+    }
+
+    /// Whether it is on its way to idle, for nobody in particular.
+    pub(super) fn is_coming(&self) -> bool {
+        self.state == GpuState::Cooling && self.load == 0 && !self.taken
+    }
+
+    /// Whether an LLM is loaded and runs nothing.
+    pub(super) fn is_idle_llm(&self) -> bool {
+        self.llm.as_ref().is_some_and(|llm| llm.ready) && self.load == 0 && !self.taken
+    }
+
+    /// Whether a host is loaded.
+    pub(super) fn has_resident(&self) -> bool {
+        self.worker.residents().next().is_some()
+    }
+
+    /// Whether a host is loaded that is not this one.
+    pub(super) fn has_other_resident(&self, key: &HostKey) -> bool {
+        self.worker.residents().any(|host| !key.is(&host.script, host.model.as_deref()))
+    }
+}
+
+/// The one script a worker was given, and the expected length of all it was given of it.
+fn running_script<'w>(world: &'w World, gpu: &Gpu, worker: &'w Worker) -> Option<(&'w HostKey, Millis)> {
+    let units = world.units_on(worker).filter(|unit| unit.is_live()).map(|unit| (&unit.shape, &unit.task));
+    let claims = worker.claims.iter().filter_map(|entry| world.claims.get(entry));
+    let claims = claims.map(|claim| (&claim.queued.shape, &claim.task));
+    let mut sum = Millis::ZERO;
+    let mut host = None;
+    for (shape, task) in units.chain(claims) {
+        let key = shape.host()?;
+        if host.is_some_and(|host| host != key) {
+            return None;
+        }
+        host = Some(key);
+        let estimate = world.memory.run(&world.config, task, None, Some(&gpu.facts.name));
+        sum = sum + estimate.p50.max(Millis(1));
+    }
+    host.map(|host| (host, sum))
+}
+
+/// What is known of the desks by GPU.
+pub(super) fn desk_of(draft: &Draft<'_>, gpu: &GpuUuid) -> Option<usize> {
+    draft.desks.iter().position(|desk| desk.gpu.facts.uuid == *gpu)
+}

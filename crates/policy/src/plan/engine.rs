@@ -1,0 +1,31 @@
+//! LLMs that are broken, or do not come up: the order is taken back, and somebody else decides what comes next.
+
+use model::Millis;
+
+use super::draft::{Draft, desk_of};
+use super::stop::GRACE;
+use crate::worker::{Llm, Worker};
+use crate::world::World;
+
+pub(super) fn tidy(draft: &mut Draft<'_>) {
+    let world = draft.world;
+    for gpu in world.gpus.values() {
+        let Some(worker) = world.worker_on(gpu) else { continue };
+        let Some(desk) = desk_of(draft, &gpu.facts.uuid) else { continue };
+        let broken = match worker.llm() {
+            Some(Llm::Failed { .. }) => true,
+            Some(Llm::Booting { .. }) => boots_until(world, worker).is_some_and(|limit| draft.is_time(limit)),
+            _ => false,
+        };
+        if broken {
+            draft.order_engine(desk, None);
+        }
+    }
+}
+
+/// When a boot that the worker has not called failed by itself is given up.
+pub(crate) fn boots_until(world: &World, worker: &Worker) -> Option<Millis> {
+    let order = worker.engine.as_ref()?;
+    let preset = world.config.preset(&order.preset).unwrap_or_default();
+    Some(worker.engine_at + Millis::from_secs_f64(preset.boot_timeout_s) + GRACE)
+}

@@ -1,0 +1,201 @@
+//! Fills what is free, by the one order over both classes: slots of ready LLMs, idle GPUs for scripts, boots.
+//!
+//! A task that finds room on its way (a booting LLM, a GPU that cools) is covered: nothing more is done for it, and
+//! what comes for it is not given to anybody behind it. A task that finds none ends its stream for this plan.
+
+use std::collections::BTreeSet;
+
+use model::link::EngineOrder;
+use model::{Millis, TaskClass};
+
+use super::draft::Draft;
+use super::lone_lane::CpuLane;
+use super::scripts;
+use super::stream::{Stream, streams};
+use crate::model_choice::{Choice, choose};
+use crate::place;
+use crate::queue::{Rank, Shape, What};
+
+/// What came of the head of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Placed {
+    /// It starts, or its room is on the way.
+    Yes,
+    /// There is nothing for it now, nor for any of its shape.
+    No,
+}
+
+/// Tasks that found nothing, by shape: what eviction weighs.
+pub(super) struct Left<'w> {
+    pub shape: &'w Shape,
+    pub count: u64,
+    pub since: Millis,
+    pub task: &'w model::Task,
+}
+
+pub(super) fn fill<'w>(draft: &mut Draft<'w>) -> Vec<Left<'w>> {
+    let world = draft.world;
+    let mut lane = CpuLane::new(draft);
+    let mut streams = streams(draft);
+    let mut order: BTreeSet<(Rank, usize)> = BTreeSet::new();
+    for (at, stream) in streams.iter_mut().enumerate() {
+        if is_open(draft, stream.shape)
+            && let Some(rank) = stream.rank()
+        {
+            order.insert((rank, at));
+        }
+    }
+    let mut left = Vec::new();
+    while let Some((_, at)) = order.pop_first() {
+        let stream = &mut streams[at];
+        let Some((entry, item)) = stream.head().and_then(|entry| Some((entry, world.queue.get(entry)?)))
+        else {
+            continue;
+        };
+        // Its file's name is still in somebody's hands, or this plan ends it.
+        let passed_over = world.claims.contains_key(entry) || draft.spoken_for.contains(entry);
+        let placed = match stream.shape.what {
+            _ if passed_over => Placed::Yes,
+            What::Llm(_) => place_llm(draft, stream, entry, item),
+            What::Script(_) if stream.shape.in_cpu_lane() => lane.place(draft, entry, item),
+            What::Script(_) => scripts::place(draft, entry, item),
+        };
+        if placed == Placed::No {
+            let (shape, count) = (stream.shape, stream.left);
+            left.push(Left { shape, count, since: item.since, task: &item.task });
+            continue;
+        }
+        stream.advance();
+        if let Some(rank) = stream.rank() {
+            order.insert((rank, at));
+        }
+    }
+    left
+}
+
+/// Whether tasks of this shape may start now at all.
+fn is_open(draft: &Draft<'_>, shape: &Shape) -> bool {
+    let held = shape.class() == TaskClass::Llm && draft.exclusive.is_some();
+    !held && draft.world.misfit(shape).is_none()
+}
+
+fn place_llm<'w>(
+    draft: &mut Draft<'w>,
+    stream: &Stream<'w>,
+    entry: &'w model::Entry,
+    item: &'w crate::queue::Queued,
+) -> Placed {
+    let shape = &item.shape;
+    let What::Llm(wanted) = &shape.what else { return Placed::No };
+    let wanted = wanted.as_deref();
+    let serving: Vec<usize> = (0..draft.desks.len())
+        .filter(|at| {
+            let desk = &draft.desks[*at];
+            let right = desk.serves().is_some_and(|(_, model, _)| wanted.is_none_or(|name| name == model));
+            right && place::fits(shape, &desk.gpu.facts)
+        })
+        .collect();
+    let free = |at: usize| match &draft.desks[at].llm {
+        Some(llm) if !draft.desks[at].taken => llm.free,
+        _ => 0,
+    };
+    // The first among those with most room.
+    if let Some(at) = serving.iter().copied().rev().max_by_key(|at| free(*at)).filter(|at| free(*at) > 0) {
+        let desk = &mut draft.desks[at];
+        desk.load += 1;
+        if let Some(llm) = &mut desk.llm {
+            llm.free -= 1;
+        }
+        let worker = &desk.worker.id;
+        draft.start(entry, worker, &item.task);
+        return Placed::Yes;
+    }
+    if let Some(at) = serving.iter().copied().find(|at| draft.desks[*at].cover > 0) {
+        draft.desks[at].cover -= 1;
+        return Placed::Yes;
+    }
+    if waiting_is_shorter(draft, &serving, stream, &item.task) {
+        return Placed::No;
+    }
+    boot(draft, shape, wanted, serving.is_empty())
+}
+
+/// Whether this stream is through sooner by waiting for the LLMs that are there than by booting another.
+fn waiting_is_shorter(draft: &Draft<'_>, desks: &[usize], stream: &Stream<'_>, task: &model::Task) -> bool {
+    let world = draft.world;
+    let mut slots = 0_i64;
+    let mut boot: Option<Millis> = None;
+    let mut model = None;
+    for at in desks {
+        let Some((preset, name, parallel)) = draft.desks[*at].serves() else { continue };
+        slots += i64::from(parallel);
+        let estimate = world.memory.llm_boot(&world.config, preset, name).p50;
+        boot = Some(boot.map_or(estimate, |best: Millis| best.min(estimate)));
+        model = Some(name);
+    }
+    let Some(boot) = boot else { return false };
+    let run = world.memory.run(&world.config, task, model, None).p50;
+    let left = i64::try_from(stream.left).unwrap_or(i64::MAX);
+    run.0.saturating_mul(left) / slots.max(1) <= boot.0
+}
+
+/// Boots an LLM where there is room, or makes room where an LLM is loaded that nobody of a higher rank needs.
+fn boot(draft: &mut Draft<'_>, shape: &Shape, wanted: Option<&str>, none_serves: bool) -> Placed {
+    let world = draft.world;
+    let choices: Vec<Option<Choice>> = draft
+        .desks
+        .iter()
+        .map(|desk| {
+            let fits = place::fits(shape, &desk.gpu.facts);
+            choose(world, desk.gpu, desk.worker, wanted).filter(|_| fits && !desk.taken)
+        })
+        .collect();
+    let mut able: Vec<usize> = Vec::new();
+    for (at, choice) in choices.iter().enumerate() {
+        let failure = choice.as_ref().and_then(|choice| draft.desks[at].gpu.boot_failures.get(&choice.model));
+        let again_at = failure.map(|failure| failure.again_at);
+        if choice.is_some() && again_at.is_none_or(|time| draft.is_time(time)) {
+            able.push(at);
+        }
+    }
+    let find = |wanted: &dyn Fn(usize) -> bool| able.iter().copied().find(|at| wanted(*at));
+    let idle = find(&|at| draft.desks[at].is_idle() && !draft.desks[at].has_resident())
+        .or_else(|| find(&|at| draft.desks[at].is_idle()));
+    let coming = find(&|at| draft.desks[at].is_coming());
+    let other_llm = find(&|at| draft.desks[at].is_idle_llm() && !world.has_brain_role(draft.desks[at].gpu));
+    let busy_llm = find(&|at| draft.desks[at].llm.is_some() && !world.has_brain_role(draft.desks[at].gpu));
+    let at = match (idle, coming, other_llm, busy_llm) {
+        (Some(at), ..) => {
+            let order = choices[at].as_ref().map(|choice| choice.order(draft.desks[at].worker));
+            boot_on(draft, at, order);
+            at
+        }
+        (None, Some(at), ..) => at,
+        // Another model is loaded and nobody before this task has a use for it.
+        (None, None, Some(at), _) => {
+            draft.order_engine(at, None);
+            at
+        }
+        // Its requests end; nobody behind this task gets another one there.
+        (None, None, None, Some(at)) if none_serves => {
+            draft.desks[at].taken = true;
+            return Placed::No;
+        }
+        _ => return Placed::No,
+    };
+    let cover = choices[at].as_ref().map_or(0, |choice| u64::from(choice.parallel));
+    draft.desks[at].taken = true;
+    draft.desks[at].cover = cover.saturating_sub(1);
+    draft.desks[at].promised = choices.into_iter().nth(at).flatten();
+    Placed::Yes
+}
+
+/// Boots on an idle desk; a warm host leaves first.
+pub(super) fn boot_on(draft: &mut Draft<'_>, at: usize, order: Option<EngineOrder>) {
+    if draft.desks[at].has_resident() {
+        draft.order_hosts(at, Vec::new());
+        draft.desks[at].taken = true;
+    } else {
+        draft.order_engine(at, order);
+    }
+}

@@ -1,0 +1,54 @@
+//! One worker for each usable GPU and one for the CPU lane; and those that should go.
+
+use model::GpuUuid;
+use model::config::Launcher;
+
+use super::draft::Draft;
+use crate::action::Action;
+use crate::worker::Worker;
+use crate::world::World;
+
+pub(super) fn launch(draft: &mut Draft<'_>) {
+    let world = draft.world;
+    for worker in world.workers.values().filter(|worker| worker.is_here() && !worker.leave) {
+        let waits = worker.again_at.is_some_and(|time| !draft.is_time(time));
+        if should_leave(world, worker) && !waits {
+            draft.act(Action::Leave { worker: worker.id.clone() });
+        }
+    }
+    if world.down.is_some() || world.config.launcher == Launcher::None || world.inventory.is_none() {
+        return;
+    }
+    let bare = world.gpus.values().filter(|gpu| gpu.is_usable() && is_bare(world, Some(&gpu.facts.uuid)));
+    let mut lanes: Vec<Option<GpuUuid>> = bare.map(|gpu| Some(gpu.facts.uuid.clone())).collect();
+    if is_bare(world, None) {
+        lanes.push(None);
+    }
+    for gpu in lanes {
+        let launching = world.launching.get(&gpu);
+        if let Some(time) = launching.and_then(|launching| launching.not_before) {
+            draft.wake(time);
+        }
+        if launching.is_none_or(|launching| launching.is_due(draft.now)) {
+            draft.act(Action::Launch { gpu });
+        }
+    }
+}
+
+/// Whether a GPU, or the CPU lane, has no living worker.
+fn is_bare(world: &World, gpu: Option<&GpuUuid>) -> bool {
+    !world.workers.values().any(|worker| !worker.dead && worker.gpu.as_ref() == gpu)
+}
+
+/// A worker goes when the machine is being freed and it runs nothing, or when its GPU is another's.
+fn should_leave(world: &World, worker: &Worker) -> bool {
+    let live = world.units_on(worker).any(|unit| unit.is_live()) || !worker.claims.is_empty();
+    if live {
+        return false;
+    }
+    let seated = match &worker.gpu {
+        Some(uuid) => world.gpus.get(uuid).is_some_and(|gpu| gpu.worker.as_ref() == Some(&worker.id)),
+        None => world.cpu_worker().is_some_and(|first| first.id == worker.id),
+    };
+    world.down.is_some() || !seated
+}

@@ -1,0 +1,366 @@
+//! What waits: every queued task by entry, and by *shape*, so that a plan looks at heads and never at all tasks.
+//!
+//! Two tasks of one shape can run in exactly the same places; they differ only in their turn. Not here: any choice.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::task::{GpuRequirement, Needs, Script};
+use model::{BatchId, Config, Entry, Millis, Priority, Task, TaskClass, TaskId};
+
+use crate::place;
+
+/// What decides where a task can run.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Shape {
+    /// What runs it.
+    pub what: What,
+    /// Where it may run.
+    pub gpu: GpuRequirement,
+    /// What it needs there; for a script, what the script is known to need is put in.
+    pub needs: Needs,
+    /// Whether `needs.vram_mib` is the task's own word. An unmeasured GPU takes only tasks that say nothing.
+    pub vram_stated: bool,
+    /// Its batch.
+    pub batch: Option<BatchId>,
+}
+
+/// What runs a task.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum What {
+    /// An LLM: a certain one, or any.
+    Llm(Option<String>),
+    /// A script.
+    Script(HostKey),
+}
+
+/// What tells one script host from another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct HostKey {
+    /// The script.
+    pub script: Script,
+    /// The model that keys its host.
+    pub model: Option<String>,
+    /// Whether its process stays loaded between tasks.
+    pub warm: bool,
+}
+
+impl HostKey {
+    /// The script's name as it stands in orders and reports.
+    pub(crate) fn name(&self) -> String {
+        self.script.to_string()
+    }
+
+    /// Whether a host by this name and model is this one.
+    pub(crate) fn is(&self, script: &str, model: Option<&str>) -> bool {
+        self.warm && self.script.to_string() == script && self.model.as_deref() == model
+    }
+}
+
+impl Shape {
+    /// The shape of a task.
+    pub(crate) fn of(task: &Task, config: &Config) -> Self {
+        let mut needs = task.needs.clone();
+        let vram_stated = needs.vram_mib.is_some();
+        let what = match &task.work {
+            model::task::Work::Llm(llm) => What::Llm(llm.model.clone()),
+            model::task::Work::Script(script) => {
+                let entry = place::script_entry(config, &script.script);
+                needs.vram_mib = needs.vram_mib.or(entry.and_then(|entry| entry.vram_mib));
+                What::Script(place::host_key(config, script))
+            }
+        };
+        Self { what, gpu: task.gpu.clone(), needs, vram_stated, batch: task.batch_id.clone() }
+    }
+
+    /// Its class.
+    pub(crate) const fn class(&self) -> TaskClass {
+        match self.what {
+            What::Llm(_) => TaskClass::Llm,
+            What::Script(_) => TaskClass::Script,
+        }
+    }
+
+    /// Whether it runs in the CPU lane.
+    pub(crate) const fn in_cpu_lane(&self) -> bool {
+        matches!(self.gpu, GpuRequirement::None)
+    }
+
+    /// The host that runs it, for a script.
+    pub(crate) const fn host(&self) -> Option<&HostKey> {
+        match &self.what {
+            What::Script(host) => Some(host),
+            What::Llm(_) => None,
+        }
+    }
+}
+
+/// A place in the one order: urgency first, then arrival. Smaller goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rank {
+    urgency: u8,
+    order: u64,
+}
+
+impl Rank {
+    /// The rank of a task of this priority and arrival.
+    pub(crate) const fn new(priority: Priority, order: u64) -> Self {
+        Self { urgency: Priority::URGENT.level() - priority.level(), order }
+    }
+}
+
+/// Longest first within one urgency.
+type Length = (u8, Reverse<u64>, u64);
+
+/// A queued task.
+#[derive(Clone, Debug)]
+pub(crate) struct Queued {
+    /// What it says.
+    pub task: Box<Task>,
+    /// Arrival.
+    pub order: u64,
+    /// Not before.
+    pub not_before: Option<Millis>,
+    /// Since when it is known.
+    pub since: Millis,
+    /// Whether somebody wants it to end.
+    pub cancelled: bool,
+    /// Its shape.
+    pub shape: Shape,
+}
+
+impl Queued {
+    /// Its rank.
+    pub(crate) fn rank(&self) -> Rank {
+        Rank::new(self.task.priority, self.order)
+    }
+
+    fn length(&self) -> Length {
+        (self.rank().urgency, Reverse(expected_ms(&self.task)), self.order)
+    }
+}
+
+/// What a task's length is known by, in milliseconds: its media, else its author's estimate.
+fn expected_ms(task: &Task) -> u64 {
+    let seconds = task.media_s.or(task.estimated_duration_sec).map_or(0.0, |s| s.max(0.0));
+    u64::try_from(Millis::from_secs_f64(seconds).0).unwrap_or_default()
+}
+
+/// Startable tasks of one shape.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Line {
+    by_rank: BTreeMap<Rank, Entry>,
+    by_length: BTreeMap<Length, Entry>,
+}
+
+impl Line {
+    /// How many.
+    pub(crate) fn len(&self) -> usize {
+        self.by_rank.len()
+    }
+
+    /// The rank of the first.
+    pub(crate) fn rank(&self) -> Option<Rank> {
+        self.by_rank.keys().next().copied()
+    }
+
+    /// In the one order.
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = (Rank, &Entry)> {
+        self.by_rank.iter().map(|(rank, entry)| (*rank, entry))
+    }
+
+    /// The longest first.
+    pub(crate) fn longest_first(&self) -> impl Iterator<Item = &Entry> {
+        self.by_length.values()
+    }
+}
+
+/// Everything that waits.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Queue {
+    items: BTreeMap<Entry, Queued>,
+    lines: BTreeMap<Shape, Line>,
+    parked: BTreeSet<(Millis, Entry)>,
+    by_id: BTreeMap<TaskId, BTreeSet<Entry>>,
+    by_batch: BTreeMap<BatchId, u64>,
+    cancelled: BTreeSet<Entry>,
+    known: BTreeMap<(TaskClass, Priority), u64>,
+    unparsed: BTreeMap<(TaskClass, Priority), u64>,
+}
+
+impl Queue {
+    /// Takes a task in, or replaces what was known of its entry.
+    pub(crate) fn insert(&mut self, entry: Entry, item: Queued, now: Millis) {
+        if self.remove(&entry).is_none() {
+            let unparsed = self.unparsed.entry((entry.class, entry.priority)).or_default();
+            *unparsed = unparsed.saturating_sub(1);
+        }
+        *self.known.entry((entry.class, entry.priority)).or_default() += 1;
+        self.by_id.entry(item.task.task_id.clone()).or_default().insert(entry.clone());
+        if let Some(batch) = &item.task.batch_id {
+            *self.by_batch.entry(batch.clone()).or_default() += 1;
+        }
+        if item.cancelled {
+            self.cancelled.insert(entry.clone());
+        } else if let Some(time) = item.not_before.filter(|time| *time > now) {
+            self.parked.insert((time, entry.clone()));
+        } else {
+            self.line_up(&entry, &item);
+        }
+        self.items.insert(entry, item);
+    }
+
+    /// Takes a task out.
+    pub(crate) fn remove(&mut self, entry: &Entry) -> Option<Queued> {
+        let item = self.items.remove(entry)?;
+        if let Some(known) = self.known.get_mut(&(entry.class, entry.priority)) {
+            *known = known.saturating_sub(1);
+        }
+        if let Some(same) = self.by_id.get_mut(&item.task.task_id) {
+            same.remove(entry);
+            if same.is_empty() {
+                self.by_id.remove(&item.task.task_id);
+            }
+        }
+        if let Some(batch) = &item.task.batch_id
+            && let Some(count) = self.by_batch.get_mut(batch)
+        {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.by_batch.remove(batch);
+            }
+        }
+        self.cancelled.remove(entry);
+        if let Some(time) = item.not_before {
+            self.parked.remove(&(time, entry.clone()));
+        }
+        self.step_out(&item);
+        Some(item)
+    }
+
+    fn line_up(&mut self, entry: &Entry, item: &Queued) {
+        let line = self.lines.entry(item.shape.clone()).or_default();
+        line.by_rank.insert(item.rank(), entry.clone());
+        if item.shape.batch.is_some() {
+            line.by_length.insert(item.length(), entry.clone());
+        }
+    }
+
+    fn step_out(&mut self, item: &Queued) {
+        if let Some(line) = self.lines.get_mut(&item.shape) {
+            line.by_rank.remove(&item.rank());
+            line.by_length.remove(&item.length());
+            if line.by_rank.is_empty() {
+                self.lines.remove(&item.shape);
+            }
+        }
+    }
+
+    /// Lets those whose time has come stand in line.
+    pub(crate) fn pass_time(&mut self, now: Millis) {
+        while self.parked.first().is_some_and(|(time, _)| *time <= now) {
+            let Some((_, entry)) = self.parked.pop_first() else { return };
+            if let Some(mut item) = self.items.remove(&entry) {
+                item.not_before = None;
+                self.line_up(&entry, &item);
+                self.items.insert(entry, item);
+            }
+        }
+    }
+
+    /// Marks every task of this id; says whether there was one.
+    pub(crate) fn cancel(&mut self, task_id: &TaskId) -> bool {
+        let entries: Vec<Entry> = self.by_id.get(task_id).into_iter().flatten().cloned().collect();
+        for entry in &entries {
+            if let Some(mut item) = self.items.remove(entry) {
+                self.step_out(&item);
+                if let Some(time) = item.not_before {
+                    self.parked.remove(&(time, entry.clone()));
+                }
+                item.cancelled = true;
+                item.not_before = None;
+                self.cancelled.insert(entry.clone());
+                self.items.insert(entry.clone(), item);
+            }
+        }
+        !entries.is_empty()
+    }
+
+    /// Replaces the folder counts.
+    pub(crate) fn count(&mut self, counts: &BTreeMap<(TaskClass, Priority), u64>) {
+        self.unparsed = counts
+            .iter()
+            .map(|(folder, count)| {
+                (*folder, count.saturating_sub(self.known.get(folder).copied().unwrap_or_default()))
+            })
+            .collect();
+    }
+
+    /// One task.
+    pub(crate) fn get(&self, entry: &Entry) -> Option<&Queued> {
+        self.items.get(entry)
+    }
+
+    /// All of them, by entry.
+    pub(crate) fn items(&self) -> impl Iterator<Item = (&Entry, &Queued)> {
+        self.items.iter()
+    }
+
+    /// Those that wish for, or demand, this id.
+    pub(crate) fn by_id(&self, task_id: &TaskId) -> impl Iterator<Item = &Entry> {
+        self.by_id.get(task_id).into_iter().flatten()
+    }
+
+    /// How many of this class and lane go before this rank.
+    pub(crate) fn ahead_of(&self, rank: Rank, class: TaskClass, cpu_lane: bool) -> u64 {
+        let lines = self.lines.iter();
+        let lines = lines.filter(|(shape, _)| shape.class() == class && shape.in_cpu_lane() == cpu_lane);
+        lines.map(|(_, line)| line.by_rank.range(..rank).count() as u64).sum()
+    }
+
+    /// Startable tasks by shape.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (&Shape, &Line)> {
+        self.lines.iter()
+    }
+
+    /// Those that somebody wants to end.
+    pub(crate) fn cancelled(&self) -> impl Iterator<Item = &Entry> {
+        self.cancelled.iter()
+    }
+
+    /// Parked tasks whose time has come since the last event, by time.
+    pub(crate) fn matured(&self, now: Millis) -> impl Iterator<Item = &Entry> {
+        self.parked.iter().take_while(move |(time, _)| *time <= now).map(|(_, entry)| entry)
+    }
+
+    /// When the next parked task after `now` may start.
+    pub(crate) fn next_due(&self, now: Millis) -> Option<Millis> {
+        self.parked.iter().map(|(time, _)| *time).find(|time| *time > now)
+    }
+
+    /// The first parked task of a class, by time.
+    pub(crate) fn first_parked(&self, class: TaskClass) -> Option<&Entry> {
+        self.parked.iter().map(|(_, entry)| entry).find(|entry| entry.class == class)
+    }
+
+    /// Tasks of a batch that wait, parked ones included.
+    pub(crate) fn of_batch(&self, batch: &BatchId) -> u64 {
+        self.by_batch.get(batch).copied().unwrap_or_default()
+    }
+
+    /// Files in a queue folder: parsed, and counted only.
+    pub(crate) fn in_folder(&self, folder: (TaskClass, Priority)) -> u64 {
+        let known = self.known.get(&folder).copied().unwrap_or_default();
+        known + self.unparsed.get(&folder).copied().unwrap_or_default()
+    }
+
+    /// Files that were counted and not yet read.
+    pub(crate) fn unparsed(&self, class: TaskClass) -> u64 {
+        self.unparsed.iter().filter(|((of, _), _)| *of == class).map(|(_, count)| count).sum()
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+}

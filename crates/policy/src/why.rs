@@ -1,0 +1,296 @@
+//! Why a thing waits: exactly one reason for each, computed on demand by the same facts that `plan` decides by.
+//!
+//! Not here: choices; a reason never changes what happens.
+
+use model::{GpuState, Millis, Reason, TaskClass, TaskId};
+
+use crate::gpu::Gpu;
+use crate::model_choice::{choose, exists_somewhere};
+use crate::place;
+use crate::queue::{Queued, What};
+use crate::unit::Unit;
+use crate::worker::{Llm, Worker};
+use crate::world::World;
+
+/// Why a task waits, or that it runs, and when it is expected to start; none for a task the mind does not know.
+#[must_use]
+pub fn why(world: &World, now: Millis, task_id: &TaskId) -> Option<(Reason, Option<Millis>)> {
+    let now = now.max(world.now);
+    if let Some(unit) = world.attempts_of(task_id).filter_map(|key| world.units.get(key)).last() {
+        return Some((of_unit(world, now, unit), unit.running_since()));
+    }
+    if let Some(item) = world.queue.by_id(task_id).find_map(|entry| world.queue.get(entry)) {
+        return Some(reason_of(world, now, item));
+    }
+    let in_hand = world.claims.values().any(|claim| claim.task.task_id == *task_id)
+        || world.failing.values().any(|item| item.task.task_id == *task_id);
+    in_hand.then_some((Reason::Next, Some(now)))
+}
+
+fn of_unit(world: &World, now: Millis, unit: &Unit) -> Reason {
+    let gpu = world.gpu_of(&unit.worker).map_or_else(|| "cpu".to_owned(), Gpu::key);
+    match unit.running_since() {
+        Some(since) => Reason::Running { gpu, for_s: (now - since).as_secs_f64() },
+        None if unit.is_live() => Reason::Next,
+        None => Reason::Held { detail: "it has run, and its record is being put away".into() },
+    }
+}
+
+/// Why a queued task waits, and when it is expected to start.
+pub(crate) fn reason_of(world: &World, now: Millis, item: &Queued) -> (Reason, Option<Millis>) {
+    if world.down.is_some() {
+        return (Reason::ShuttingDown, None);
+    }
+    if item.cancelled {
+        return (Reason::Held { detail: "somebody asked for its end".into() }, None);
+    }
+    if let Some(time) = item.not_before.filter(|time| *time > now) {
+        return (of_parked(item, (time - now).as_secs_f64()), Some(time));
+    }
+    if item.shape.in_cpu_lane() {
+        return of_cpu_lane(world, now, item);
+    }
+    if world.inventory.is_none() {
+        return (Reason::NoWorker, None);
+    }
+    if let Some(misfit) = world.misfit(&item.shape) {
+        return (misfit, None);
+    }
+    match &item.shape.what {
+        What::Llm(wanted) => of_llm(world, now, item, wanted.as_deref()),
+        What::Script(_) => of_script(world, now, item),
+    }
+}
+
+fn of_parked(item: &Queued, in_s: f64) -> Reason {
+    let failed = item.task.history.last().is_some_and(|past| past.was.is_none() && past.error.is_some());
+    if failed {
+        let (attempt, max_attempts) = (item.task.charged + 1, item.task.max_attempts);
+        Reason::BackingOff { again_in_s: in_s, attempt, max_attempts }
+    } else {
+        Reason::NotBefore { in_s }
+    }
+}
+
+fn ahead_of(world: &World, item: &Queued) -> u64 {
+    world.queue.ahead_of(item.rank(), item.shape.class(), item.shape.in_cpu_lane())
+}
+
+fn of_cpu_lane(world: &World, now: Millis, item: &Queued) -> (Reason, Option<Millis>) {
+    let Some(worker) = world.cpu_worker() else { return (Reason::NoWorker, None) };
+    let (slots, ahead) = (world.cpu_slots(), ahead_of(world, item));
+    let load = world.units_on(worker).filter(|unit| unit.is_live()).count() + worker.claims.len();
+    if load < slots as usize {
+        return if ahead == 0 { (Reason::Next, Some(now)) } else { (Reason::Behind { ahead }, None) };
+    }
+    let start = after(world, now, std::iter::once(worker), u64::from(slots), ahead, item);
+    (Reason::CpuLaneFull { slots, ahead }, start)
+}
+
+/// GPUs that could run it, with their living workers.
+fn able<'w>(world: &'w World, item: &'w Queued) -> Vec<(&'w Gpu, Option<&'w Worker>)> {
+    let gpus = world.gpus.values().filter(|gpu| gpu.is_usable() && place::fits(&item.shape, &gpu.facts));
+    gpus.map(|gpu| (gpu, world.worker_on(gpu))).collect()
+}
+
+fn of_llm(world: &World, now: Millis, item: &Queued, wanted: Option<&str>) -> (Reason, Option<Millis>) {
+    if let Some(exclusive) = world.exclusive(now) {
+        let batch = exclusive.batch.facts.batch_id.to_string();
+        let running = world.llm_tasks_in_the_way();
+        let remaining = exclusive.batch.facts.remaining();
+        let reason = if running > 0 {
+            Reason::Draining { batch, running }
+        } else {
+            Reason::HeldByBatch { batch, remaining }
+        };
+        return (reason, None);
+    }
+    if let Some(detail) = world.no_engine() {
+        return (Reason::NoEngine { detail }, None);
+    }
+    let able = able(world, item);
+    if able.iter().all(|(_, worker)| worker.is_none()) {
+        return (Reason::NoWorker, None);
+    }
+    if let Some(found) = of_loaded_llm(world, now, item, wanted, &able) {
+        return found;
+    }
+    let mut choices =
+        able.iter().filter_map(|(gpu, worker)| Some((*gpu, choose(world, gpu, (*worker)?, wanted)?)));
+    if choices.clone().next().is_none() {
+        return (no_choice(world, wanted), None);
+    }
+    let failure = |(gpu, choice): (&Gpu, crate::model_choice::Choice)| {
+        let failure = gpu.boot_failures.get(&choice.model).filter(|failure| failure.again_at > now)?;
+        Some((gpu.key(), choice.model, failure.clone()))
+    };
+    let failures: Vec<_> = choices.clone().map(failure).collect();
+    if let Some(Some((gpu, model, failure))) = failures.first().cloned()
+        && failures.iter().all(Option::is_some)
+    {
+        let in_s = (failure.again_at - now).as_secs_f64();
+        let detail = format!(
+            "`{model}` could not be loaded on GPU {gpu}: {}; tried again in {in_s:.0} s",
+            failure.error
+        );
+        return (Reason::NoEngine { detail }, Some(failure.again_at));
+    }
+    if let Some((gpu, _)) = choices.find(|(gpu, _)| gpu.state_at(now).0 == GpuState::Idle) {
+        let ahead = ahead_of(world, item);
+        let free = world.worker_on(gpu).is_some_and(|worker| worker.load() == 0);
+        if free {
+            return if ahead == 0 { (Reason::Next, Some(now)) } else { (Reason::Behind { ahead }, None) };
+        }
+    }
+    of_busy_gpus(world, now, item, &able)
+}
+
+fn no_choice(world: &World, wanted: Option<&str>) -> Reason {
+    match wanted {
+        Some(name) if exists_somewhere(world, name) == Some(true) => {
+            Reason::NoEngine { detail: format!("`{name}` does not fit on a GPU whose worker could load it") }
+        }
+        Some(name) => {
+            Reason::NoEngine { detail: format!("no worker that has spoken so far can load `{name}`") }
+        }
+        None => Reason::NoEngine {
+            detail: "no model of `models` in config.json can be loaded by a worker here; add one that fits"
+                .into(),
+        },
+    }
+}
+
+/// A model that would serve it is loaded, or loads.
+fn of_loaded_llm(
+    world: &World,
+    now: Millis,
+    item: &Queued,
+    wanted: Option<&str>,
+    able: &[(&Gpu, Option<&Worker>)],
+) -> Option<(Reason, Option<Millis>)> {
+    let right = |model: &str| wanted.is_none_or(|name| name == model);
+    let ready: Vec<(&Worker, &str, u32)> = able
+        .iter()
+        .filter_map(|(_, worker)| match (*worker)?.llm()? {
+            Llm::Ready { report } if right(&report.model) => {
+                Some(((*worker)?, report.model.as_str(), report.parallel))
+            }
+            _ => None,
+        })
+        .collect();
+    if let Some((_, model, _)) = ready.first() {
+        let slots: u32 = ready.iter().map(|(_, _, parallel)| *parallel).sum();
+        let live = |worker: &Worker| world.units_on(worker).filter(|unit| unit.is_live()).count();
+        let load: usize = ready.iter().map(|(worker, ..)| live(worker) + worker.claims.len()).sum();
+        let ahead = ahead_of(world, item);
+        if load < slots as usize {
+            return Some(if ahead == 0 {
+                (Reason::Next, Some(now))
+            } else {
+                (Reason::Behind { ahead }, None)
+            });
+        }
+        let workers = ready.iter().map(|(worker, ..)| *worker);
+        let start = after(world, now, workers, u64::from(slots), ahead, item);
+        return Some((Reason::WaitingForSlot { model: (*model).to_owned(), slots, ahead }, start));
+    }
+    let boots = world.booting().filter(|(gpu, model, _)| {
+        right(model) && able.iter().any(|(able, _)| able.facts.uuid == gpu.facts.uuid)
+    });
+    let (gpu, model, ready_at) = boots.min_by_key(|(_, _, ready_at)| *ready_at)?;
+    let ready_in_s = (ready_at - now).as_secs_f64().max(0.0);
+    Some((Reason::Booting { model: model.to_owned(), gpu: gpu.key(), ready_in_s }, Some(ready_at.max(now))))
+}
+
+fn of_script(world: &World, now: Millis, item: &Queued) -> (Reason, Option<Millis>) {
+    let mut able = able(world, item);
+    able.retain(|(gpu, _)| world.takes_scripts(gpu));
+    if able.is_empty() {
+        let detail = "every GPU that could run it is pinned for the LLM of a `brain_*` role; see `gpu_roles` and \
+                      `never_evict_brain` in config.json";
+        return (Reason::Held { detail: detail.into() }, None);
+    }
+    if able.iter().all(|(_, worker)| worker.is_none()) {
+        return (Reason::NoWorker, None);
+    }
+    let idle = able.iter().find(|(gpu, worker)| {
+        gpu.state_at(now).0 == GpuState::Idle && worker.is_some_and(|worker| worker.load() == 0)
+    });
+    if let Some((gpu, _)) = idle {
+        if let (Some(need), Some(total), Some(foreign)) =
+            (item.shape.needs.vram_mib, gpu.facts.total_mib, gpu.foreign_mib)
+            && need.saturating_add(foreign) > total
+        {
+            let detail = format!(
+                "programs of others hold {foreign} MiB of the {total} MiB of GPU {}, and it needs {need} MiB",
+                gpu.key()
+            );
+            return (Reason::Held { detail }, None);
+        }
+        let ahead = ahead_of(world, item);
+        return if ahead == 0 { (Reason::Next, Some(now)) } else { (Reason::Behind { ahead }, None) };
+    }
+    let some_script_gpu = able.iter().any(|(gpu, _)| {
+        matches!(gpu.state_at(now).0, GpuState::BootingScript | GpuState::ScriptBusy | GpuState::Cooling)
+    });
+    let llm_kept = able.iter().any(|(gpu, _)| gpu.state_at(now).0 == GpuState::LlmReady);
+    if llm_kept && !some_script_gpu && world.exclusive(now).is_none() {
+        let backlog = world
+            .queue
+            .lines()
+            .filter(|(shape, _)| shape.class() == TaskClass::Script && !shape.in_cpu_lane());
+        let backlog = backlog.map(|(_, line)| line.len() as u64).sum();
+        let evict_above = u64::from(world.config.resource_manager.eviction_policy.min_script_queue_for_evict);
+        return (Reason::LlmKept { backlog, evict_above }, None);
+    }
+    of_busy_gpus(world, now, item, &able)
+}
+
+fn of_busy_gpus(
+    world: &World,
+    now: Millis,
+    item: &Queued,
+    able: &[(&Gpu, Option<&Worker>)],
+) -> (Reason, Option<Millis>) {
+    let ahead = ahead_of(world, item);
+    let cooling = able.iter().find(|(gpu, _)| gpu.state_at(now).0 == GpuState::Cooling);
+    if let Some((gpu, _)) = cooling.filter(|_| ahead == 0) {
+        return (Reason::Cooling { gpu: gpu.key() }, gpu.cooled_at());
+    }
+    let workers = able.iter().filter_map(|(_, worker)| *worker);
+    let start = after(world, now, workers, able.len() as u64, ahead, item);
+    (Reason::WaitingForGpu { ahead }, start)
+}
+
+/// When a task starts that has `ahead` before it on `slots` places: the first end, and a turn for each full round.
+fn after<'w>(
+    world: &'w World,
+    now: Millis,
+    workers: impl Iterator<Item = &'w Worker>,
+    slots: u64,
+    ahead: u64,
+    item: &Queued,
+) -> Option<Millis> {
+    let ends = workers.flat_map(|worker| world.units_on(worker).map(move |unit| (worker, unit)));
+    let first = ends
+        .filter(|(_, unit)| unit.is_live())
+        .map(|(worker, unit)| expected_end(world, now, worker, unit))
+        .min()?;
+    let turn = world.memory.run(&world.config, &item.task, None, None).p50;
+    let rounds = i64::try_from(ahead / slots.max(1)).unwrap_or(i64::MAX);
+    Some(first + Millis(turn.0.saturating_mul(rounds)))
+}
+
+/// When a unit is expected to end: by its progress where it tells one, else by what its kind takes.
+pub(crate) fn expected_end(world: &World, now: Millis, worker: &Worker, unit: &Unit) -> Millis {
+    let since = unit.running_since().unwrap_or(now);
+    let spent = now - since;
+    if let Some(progress) = unit.progress.filter(|progress| *progress > 0.05)
+        && spent > Millis::ZERO
+    {
+        return since + Millis::from_secs_f64(spent.as_secs_f64() / progress);
+    }
+    let llm = worker.reports.engine.as_ref().map(|engine| engine.model.as_str());
+    let gpu = world.gpu_of(&worker.id).map(|gpu| gpu.facts.name.as_str());
+    (since + world.memory.run(&world.config, &unit.task, llm, gpu).p50).max(now)
+}

@@ -1,0 +1,329 @@
+//! The world: every fact the mind has. It changes in `apply` alone.
+//!
+//! Not here: choices (`plan`), views (`picture`, `why`).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use model::learned::Learned;
+use model::link::AttemptReport;
+use model::picture::EndedPicture;
+use model::{
+    AttemptKey, BatchId, Config, Entry, GpuUuid, InventorySource, Millis, Task, TaskClass, TaskError, TaskId,
+    WorkerId,
+};
+
+use crate::batch::Batch;
+use crate::gpu::Gpu;
+use crate::launch::Launching;
+use crate::learn::Memory;
+use crate::place;
+use crate::queue::{Queue, Queued, Shape, What};
+use crate::unit::{Claim, Unit};
+use crate::worker::{Llm, Worker};
+
+/// How many of the latest ended tasks are remembered, to notice a second ending.
+const ENDED_REMEMBERED: usize = 1_024;
+
+/// Every fact.
+#[derive(Clone, Debug)]
+pub struct World {
+    pub(crate) config: Config,
+    pub(crate) memory: Memory,
+    pub(crate) now: Millis,
+    pub(crate) inventory: Option<(InventorySource, Option<String>)>,
+    pub(crate) gpus: BTreeMap<GpuUuid, Gpu>,
+    pub(crate) queue: Queue,
+    pub(crate) claims: BTreeMap<Entry, Claim>,
+    pub(crate) failing: BTreeMap<Entry, Queued>,
+    pub(crate) units: BTreeMap<AttemptKey, Unit>,
+    pub(crate) workers: BTreeMap<WorkerId, Worker>,
+    pub(crate) launching: BTreeMap<Option<GpuUuid>, Launching>,
+    pub(crate) batches: BTreeMap<BatchId, Batch>,
+    pub(crate) batches_seen: u64,
+    pub(crate) exclusive_since: Option<Millis>,
+    pub(crate) cancel_on_return: BTreeSet<TaskId>,
+    pub(crate) back_off: BTreeMap<TaskId, Millis>,
+    pub(crate) down: Option<Down>,
+    pub(crate) ended: EndedPicture,
+    pub(crate) ended_lately: VecDeque<TaskId>,
+    pub(crate) anomalies: BTreeMap<&'static str, u64>,
+}
+
+/// Somebody wants the machine freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Down {
+    /// Since when.
+    pub asked_at: Millis,
+    /// By when.
+    pub deadline: Millis,
+    /// Whether running units are stopped at once.
+    pub now: bool,
+}
+
+/// Whether there is anything left to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Something runs, or will start, back-off included.
+    Busy,
+    /// Nothing waits and nothing runs.
+    Idle,
+    /// Nothing runs, and these can never start here as things are.
+    Held(Vec<TaskId>),
+}
+
+/// A running or ended attempt, for those who answer people.
+#[derive(Clone, Debug)]
+pub struct AttemptView<'w> {
+    /// The worker that has it.
+    pub worker: &'w WorkerId,
+    /// The task as it was ordered.
+    pub task: &'w Task,
+    /// Since when it runs.
+    pub running_since: Option<Millis>,
+    /// Key and uuid of its GPU; none in the CPU lane.
+    pub gpu: Option<(String, GpuUuid)>,
+}
+
+impl World {
+    /// An empty world. `cpu_slots` of the configuration should be settled by the caller, who can count cores.
+    #[must_use]
+    pub fn new(config: Config, learned: Learned) -> Self {
+        Self {
+            memory: Memory::new(learned),
+            config,
+            now: Millis::ZERO,
+            inventory: None,
+            gpus: BTreeMap::new(),
+            queue: Queue::default(),
+            claims: BTreeMap::new(),
+            failing: BTreeMap::new(),
+            units: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            launching: BTreeMap::new(),
+            batches: BTreeMap::new(),
+            batches_seen: 0,
+            exclusive_since: None,
+            cancel_on_return: BTreeSet::new(),
+            back_off: BTreeMap::new(),
+            down: None,
+            ended: EndedPicture::default(),
+            ended_lately: VecDeque::new(),
+            anomalies: BTreeMap::new(),
+        }
+    }
+
+    /// What was learned, to be kept over the brain's life.
+    #[must_use]
+    pub const fn learned(&self) -> &Learned {
+        self.memory.learned()
+    }
+
+    /// The configuration it decides by.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Impossible things that were seen, by name.
+    #[must_use]
+    pub const fn anomalies(&self) -> &BTreeMap<&'static str, u64> {
+        &self.anomalies
+    }
+
+    /// An attempt, from its start to the moment its record lies in a folder.
+    #[must_use]
+    pub fn attempt(&self, key: &AttemptKey) -> Option<AttemptView<'_>> {
+        let unit = self.units.get(key)?;
+        let gpu = self.gpu_of(&unit.worker).map(|gpu| (gpu.key(), gpu.facts.uuid.clone()));
+        Some(AttemptView { worker: &unit.worker, task: &unit.task, running_since: unit.running_since(), gpu })
+    }
+
+    /// Attempts of a task that have not been put away.
+    pub fn attempts_of(&self, task_id: &TaskId) -> impl Iterator<Item = &AttemptKey> {
+        let first = AttemptKey { task_id: task_id.clone(), attempt: 0 };
+        let last = AttemptKey { task_id: task_id.clone(), attempt: u32::MAX };
+        self.units.range(first..=last).map(|(key, _)| key)
+    }
+
+    /// Whether a queued task wishes for or demands this id.
+    #[must_use]
+    pub fn is_queued(&self, task_id: &TaskId) -> bool {
+        self.queue.by_id(task_id).next().is_some()
+            || self.claims.values().any(|claim| claim.task.task_id == *task_id)
+    }
+
+    /// What a worker says of an attempt.
+    #[must_use]
+    pub fn report_of(&self, worker: &WorkerId, key: &AttemptKey) -> Option<&AttemptReport> {
+        self.workers.get(worker)?.reports.attempts.get(key)
+    }
+
+    /// Workers that are alive.
+    pub fn living_workers(&self) -> impl Iterator<Item = &WorkerId> {
+        self.workers.values().filter(|worker| !worker.dead).map(|worker| &worker.id)
+    }
+
+    /// Whether somebody wants the machine freed.
+    #[must_use]
+    pub const fn is_going_down(&self) -> bool {
+        self.down.is_some()
+    }
+
+    /// Whether the machine has been freed: `DownAsked`, and every worker is gone.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.down.is_some()
+            && self.workers.values().all(|worker| !worker.is_here())
+            && self.units.is_empty()
+            && self.claims.is_empty()
+            && self.failing.is_empty()
+            && self.launching.values().all(|launching| launching.pending.is_none())
+    }
+
+    /// Whether there is anything left to do. Batches that are not expanded into the queue yet count as something.
+    #[must_use]
+    pub fn rest(&self) -> Rest {
+        if !self.units.is_empty() || !self.claims.is_empty() || !self.failing.is_empty() {
+            return Rest::Busy;
+        }
+        if TaskClass::ALL.iter().any(|class| self.queue.unparsed(*class) > 0)
+            || self.batches.values().any(|batch| self.batch_is_unseen(batch, self.now))
+        {
+            return Rest::Busy;
+        }
+        if self.queue.is_empty() {
+            return Rest::Idle;
+        }
+        let mut held = Vec::new();
+        for (_, item) in self.queue.items() {
+            if item.cancelled || item.not_before.is_some() || !self.is_held(&item.shape) {
+                return Rest::Busy;
+            }
+            held.push(item.task.task_id.clone());
+        }
+        held.sort();
+        Rest::Held(held)
+    }
+
+    /// Whether a batch still expects items that nobody has seen yet.
+    pub(crate) fn batch_is_unseen(&self, batch: &Batch, now: Millis) -> bool {
+        let remaining = batch.facts.remaining();
+        remaining > 0
+            && self.items_known(&batch.facts.batch_id) < remaining
+            && now < batch.heard_at + crate::batch::UNSEEN_ITEMS_GRACE
+    }
+
+    /// Items of a batch that wait, run, or are about to.
+    pub(crate) fn items_known(&self, batch: &BatchId) -> u64 {
+        let of = |task: &Task| task.batch_id.as_ref() == Some(batch);
+        let in_hand = self.claims.values().filter(|claim| of(&claim.task)).count()
+            + self.failing.values().filter(|item| of(&item.task)).count()
+            + self.units.values().filter(|unit| of(&unit.task)).count();
+        self.queue.of_batch(batch) + in_hand as u64
+    }
+
+    /// Whether no task of this shape can ever start as things are.
+    fn is_held(&self, shape: &Shape) -> bool {
+        if self.inventory.is_none() || shape.in_cpu_lane() {
+            return false;
+        }
+        if self.misfit(shape).is_some() {
+            return true;
+        }
+        matches!(shape.what, What::Llm(_)) && self.no_engine().is_some()
+    }
+
+    /// Why no GPU could ever run a task of this shape; none where one could, or while nobody has looked.
+    pub(crate) fn misfit(&self, shape: &Shape) -> Option<model::Reason> {
+        self.inventory.as_ref()?;
+        place::misfit(shape, self.gpus.values().filter(|gpu| gpu.is_usable()).map(|gpu| &gpu.facts))
+    }
+
+    /// Whether every usable GPU has a worker that has said what it can boot.
+    pub(crate) fn all_can_is_known(&self) -> bool {
+        let mut gpus = self.gpus.values().filter(|gpu| gpu.is_usable()).peekable();
+        gpus.peek().is_some() && gpus.all(|gpu| self.worker_on(gpu).is_some())
+    }
+
+    /// What is missing, where no worker can boot any LLM engine; none while one can or not all have spoken.
+    pub(crate) fn no_engine(&self) -> Option<String> {
+        if !self.all_can_is_known() {
+            return None;
+        }
+        let mut workers = self.workers.values().filter(|worker| !worker.dead && worker.gpu.is_some());
+        if workers.clone().any(|worker| worker.reports.can.engines.iter().any(|can| !can.models.is_empty())) {
+            return None;
+        }
+        let missing = workers.find_map(|worker| {
+            let sentences = &worker.reports.can.missing;
+            (!sentences.is_empty()).then(|| sentences.join("; "))
+        });
+        Some(missing.unwrap_or_else(|| {
+            "no engine was found; build the one that comes with it by `scripts/embedded`".into()
+        }))
+    }
+
+    /// The living worker of a GPU.
+    pub(crate) fn worker_on(&self, gpu: &Gpu) -> Option<&Worker> {
+        gpu.worker.as_ref().and_then(|id| self.workers.get(id)).filter(|worker| !worker.dead)
+    }
+
+    /// The GPU of a worker.
+    pub(crate) fn gpu_of(&self, worker: &WorkerId) -> Option<&Gpu> {
+        self.gpus.get(self.workers.get(worker)?.gpu.as_ref()?)
+    }
+
+    /// The living worker of the CPU lane.
+    pub(crate) fn cpu_worker(&self) -> Option<&Worker> {
+        self.workers.values().find(|worker| !worker.dead && worker.gpu.is_none())
+    }
+
+    /// How many tasks the CPU lane runs at once.
+    pub(crate) fn cpu_slots(&self) -> u32 {
+        self.config.cpu_slots.set().copied().unwrap_or(1).max(1)
+    }
+
+    /// Units of a worker.
+    pub(crate) fn units_on<'w>(&'w self, worker: &'w Worker) -> impl Iterator<Item = &'w Unit> {
+        worker.units.iter().filter_map(|key| self.units.get(key))
+    }
+
+    /// GPUs whose LLM is loading: the GPU, the model, and when it is expected to be ready.
+    pub(crate) fn booting(&self) -> impl Iterator<Item = (&Gpu, &str, Millis)> {
+        self.gpus.values().filter_map(|gpu| {
+            let worker = self.worker_on(gpu)?;
+            match worker.llm()? {
+                Llm::Booting { order } => {
+                    let estimate = self.memory.llm_boot(&self.config, &order.preset, &order.model);
+                    Some((gpu, order.model.as_str(), worker.engine_at + estimate.p50))
+                }
+                _ => None,
+            }
+        })
+    }
+
+    pub(crate) fn anomaly(&mut self, name: &'static str) {
+        *self.anomalies.entry(name).or_default() += 1;
+    }
+
+    pub(crate) fn note_end(&mut self, task_id: TaskId, complete: bool) {
+        if complete {
+            self.ended.complete += 1;
+        } else {
+            self.ended.failed += 1;
+        }
+        if self.ended_lately.contains(&task_id) {
+            self.anomaly("ended_twice");
+            return;
+        }
+        if self.ended_lately.len() >= ENDED_REMEMBERED {
+            self.ended_lately.pop_front();
+        }
+        self.ended_lately.push_back(task_id);
+    }
+}
+
+/// The error of a task that somebody wanted to end.
+pub(crate) fn cancelled() -> TaskError {
+    TaskError::new(model::FailureClass::Cancelled, "cancelled", "somebody asked for its end")
+}
