@@ -26,6 +26,7 @@ pub mod wait;
 pub mod walk;
 pub mod words;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use arguments::Asked;
@@ -56,7 +57,7 @@ fn answer(voice: &mut Voice) -> Result<u8, Failure> {
             let interrupt = Interrupt::listen().map_err(|error| {
                 Failure::Spool(format!("failed to listen for signals: {}", words::io(&error)))
             })?;
-            let done = run::run(&wish, &interrupt, voice);
+            let done = run::run(&wish, Path::new("ffprobe"), &interrupt, voice);
             if let (true, Err(failure)) = (wish.json, &done) {
                 let error =
                     serde_json::json!({ "code": failure.exit_code(), "message": failure.to_string() });

@@ -2,11 +2,11 @@
 //!
 //! A length that cannot be read is unknown, never guessed; the item is submitted all the same.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,32 +29,31 @@ pub struct Lengths {
 }
 
 /// Reads the lengths of all of these with the program `ffprobe`; `tell` hears how many have been read.
-///
-/// # Panics
-/// Never: a probing thread only computes.
 pub fn lengths(ffprobe: &Path, media: &[&Path], tell: &(dyn Fn(usize) + Sync)) -> Lengths {
-    let mut lengths = Lengths { media_s: vec![None; media.len()], why_none: None };
-    if let Err(error) = version(ffprobe) {
-        lengths.why_none = Some(error);
-        return lengths;
-    }
-    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let found = Mutex::new(&mut lengths.media_s);
+    let next = AtomicUsize::new(0);
+    let found = Mutex::new(Lengths { media_s: vec![None; media.len()], why_none: None });
     let at_once = thread::available_parallelism().map_or(2, usize::from).clamp(2, AT_ONCE_MAX);
     thread::scope(|scope| {
         for _ in 0..at_once.min(media.len()) {
             scope.spawn(|| {
                 while let Some((index, path)) = take(&next, media) {
-                    let length = length(ffprobe, path);
-                    if let Ok(mut found) = found.lock() {
-                        found[index] = length;
+                    let length = length(ffprobe, path, PROBE_TIME_MAX);
+                    let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                    match length {
+                        Ok(length) => found.media_s[index] = length,
+                        Err(error) => {
+                            found.why_none = Some(unusable(ffprobe, &error));
+                            // What cannot be run once cannot be run a thousand times.
+                            next.store(media.len(), Ordering::Relaxed);
+                        }
                     }
-                    tell(done.fetch_add(1, Ordering::Relaxed) + 1);
+                    drop(found);
+                    tell(index);
                 }
             });
         }
     });
-    lengths
+    found.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn take<'a>(next: &AtomicUsize, media: &[&'a Path]) -> Option<(usize, &'a Path)> {
@@ -62,44 +61,39 @@ fn take<'a>(next: &AtomicUsize, media: &[&'a Path]) -> Option<(usize, &'a Path)>
     media.get(index).map(|path| (index, *path))
 }
 
-fn version(ffprobe: &Path) -> Result<(), String> {
-    let missing = "install ffmpeg to see media lengths, speed and the time left";
-    match command(ffprobe, &["-version"]).stdout(Stdio::null()).status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("`{}` does not work ({status}); {missing}", ffprobe.display())),
-        Err(error) => {
-            Err(format!("`{}` cannot be run: {}; {missing}", ffprobe.display(), crate::words::io(&error)))
-        }
-    }
+fn unusable(ffprobe: &Path, error: &io::Error) -> String {
+    let why = match error.kind() {
+        io::ErrorKind::NotFound => "is not installed".to_owned(),
+        _ => format!("cannot be run: {}", crate::words::io(error)),
+    };
+    format!("`{}` {why}; install ffmpeg to see lengths, speed and the time left", ffprobe.display())
 }
 
-fn command(ffprobe: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(ffprobe);
-    command.args(arguments).stdin(Stdio::null()).stderr(Stdio::null());
-    command
-}
-
-/// The length of one medium in seconds.
-fn length(ffprobe: &Path, media: &Path) -> Option<f64> {
+/// The length of one medium in seconds, where ffprobe can tell it.
+///
+/// # Errors
+/// Where ffprobe cannot be started.
+fn length(ffprobe: &Path, media: &Path, most: Duration) -> io::Result<Option<f64>> {
     // `file:` and the whitelist keep a playlist from naming other hosts.
     let mut input = std::ffi::OsString::from("file:");
     input.push(media);
-    let what = ["-v", "error", "-protocol_whitelist", "file", "-show_entries", "format=duration"];
-    let mut child = command(ffprobe, &what)
+    let mut child = Command::new(ffprobe)
+        .args(["-v", "error", "-protocol_whitelist", "file", "-show_entries", "format=duration"])
         .args(["-of", "default=nw=1:nk=1"])
         .arg(input)
+        .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .spawn()
-        .ok()?;
-    let ended = end_in_time(&mut child);
+        .stderr(Stdio::null())
+        .spawn()?;
+    let ended = end_in_time(&mut child, most);
     let mut text = String::new();
-    child.stdout.take()?.take(4_096).read_to_string(&mut text).ok()?;
-    if ended { seconds(&text) } else { None }
+    let read = child.stdout.take().is_some_and(|out| out.take(4_096).read_to_string(&mut text).is_ok());
+    Ok(if ended && read { seconds(&text) } else { None })
 }
 
 /// Waits for the child, which writes less than a pipe holds; ends it when its time is over.
-fn end_in_time(child: &mut Child) -> bool {
-    let deadline = Instant::now() + PROBE_TIME_MAX;
+fn end_in_time(child: &mut Child, most: Duration) -> bool {
+    let deadline = Instant::now() + most;
     let mut pause = Duration::from_millis(4);
     loop {
         match child.try_wait() {
@@ -136,10 +130,26 @@ mod tests {
     }
 
     #[test]
+    fn lengths_come_in_the_order_of_the_question_and_what_hangs_is_ended() {
+        let ffprobe = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ffprobe");
+        let names = ["/m/60.5s.mp4", "/m/broken.mp4", "/m/live.mp4", "/m/7s.mp4"].map(Path::new);
+        let told = AtomicUsize::new(0);
+        let lengths = lengths(&ffprobe, &names, &|_| {
+            told.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(lengths, Lengths { media_s: vec![Some(60.5), None, None, Some(7.0)], why_none: None });
+        assert_eq!(told.into_inner(), 4);
+        let began = Instant::now();
+        let hanging = length(&ffprobe, Path::new("/m/hangs.mp4"), Duration::from_millis(50));
+        assert_eq!(hanging.unwrap(), None);
+        assert!(began.elapsed() < Duration::from_secs(30), "sleep 60 was not ended");
+    }
+
+    #[test]
     fn without_ffprobe_all_lengths_are_unknown_and_it_says_so() {
         let media = Path::new("/nowhere/a.mp4");
         let lengths = lengths(Path::new("/nowhere/ffprobe"), &[media], &|_| ());
         assert_eq!(lengths.media_s, [None]);
-        assert!(lengths.why_none.is_some_and(|why| why.contains("install ffmpeg")));
+        assert!(lengths.why_none.is_some_and(|why| why.contains("is not installed; install ffmpeg")));
     }
 }

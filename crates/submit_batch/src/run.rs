@@ -9,7 +9,7 @@ use model::BatchId;
 use model::batch::Manifest;
 use serde_json::{Value, json};
 use spool::batch::{BatchError, Batches};
-use spool::settings::Settings;
+use spool::settings::{Settings, SettingsError};
 
 use crate::arguments::Wish;
 use crate::failure::{Failure, INTERRUPTED, NOTHING_SUBMITTED, SOME_FAILED, TIMED_OUT};
@@ -19,8 +19,8 @@ use crate::probe;
 use crate::report::{self, EndedItem};
 use crate::say::Voice;
 use crate::wait::{self, End};
-use crate::walk::{self, Found};
-use crate::{brain, label, live, words};
+use crate::walk::{self, Found, PassedOver, Why};
+use crate::{brain, label, list, live, words};
 
 /// How often a fresh id is sought when others take it first.
 const ID_TRIES: usize = 20;
@@ -30,17 +30,18 @@ struct Run<'a> {
     wish: &'a Wish,
     settings: Settings,
     batches: Batches,
+    ffprobe: &'a Path,
     interrupt: &'a Interrupt,
     voice: &'a mut Voice,
 }
 
-/// Does what is wished, and gives the exit status.
+/// Does what is wished, and gives the exit status. `ffprobe` is the program that reads media lengths.
 ///
 /// # Errors
 /// A [`Failure`] when nothing, or not all, could be submitted.
-pub fn run(wish: &Wish, interrupt: &Interrupt, voice: &mut Voice) -> Result<u8, Failure> {
-    let settings = Settings::find(wish.spool.as_deref(), wish.config.as_deref())
-        .map_err(|error| Failure::Setting { message: error.to_string(), code: error.exit_code() })?;
+pub fn run(wish: &Wish, ffprobe: &Path, interrupt: &Interrupt, voice: &mut Voice) -> Result<u8, Failure> {
+    let settings =
+        Settings::find(wish.spool.as_deref(), wish.config.as_deref()).map_err(|error| setting(&error))?;
     for warning in &settings.warnings {
         voice.note(&format!("warning: {warning}"));
     }
@@ -48,7 +49,7 @@ pub fn run(wish: &Wish, interrupt: &Interrupt, voice: &mut Voice) -> Result<u8, 
     let wish = &placed(wish)?;
     let found = walk::gather(&wish.paths)?;
     let batches = Batches::new(settings.layout.clone(), settings.config.durability);
-    let mut run = Run { wish, settings, batches, interrupt, voice };
+    let mut run = Run { wish, settings, batches, ffprobe, interrupt, voice };
     let live = live::media(&run.batches).map_err(|error| spool_failure(&error))?;
     let mut sorted = order::sort(&found, wish, &live);
     run.measure(&mut sorted);
@@ -90,7 +91,7 @@ impl Run<'_> {
             }
             bar
         });
-        let lengths = probe::lengths(Path::new("ffprobe"), &paths, &|_| {
+        let lengths = probe::lengths(self.ffprobe, &paths, &|_| {
             if let Some(bar) = &bar {
                 bar.inc(1);
             }
@@ -114,7 +115,10 @@ impl Run<'_> {
         let wanted = label::wanted(&self.wish.script, &name, Local::now().date_naive()).map_err(bad)?;
         let id = self.batches.fresh_id(wanted.as_str()).map_err(bad)?;
         let source = match self.wish.paths.as_slice() {
-            [one] => std::path::absolute(one).unwrap_or_else(|_| one.clone()),
+            [one] => {
+                let named = list::is_list(one).unwrap_or_else(|| one.clone());
+                std::path::absolute(&named).unwrap_or(named)
+            }
             _ => found.base.clone(),
         };
         order::manifests(self.wish, &sorted.fresh, &id, &source, spool::clock::wall()).map_err(bad)
@@ -139,9 +143,12 @@ impl Run<'_> {
 
     /// Hands the batches to the spool, one after the other.
     fn submit(&mut self, found: &Found, sorted: &Sorted) -> Result<Vec<Manifest>, Failure> {
-        self.settings
-            .prepare()
-            .map_err(|error| Failure::Setting { message: error.to_string(), code: error.exit_code() })?;
+        self.settings.prepare().map_err(|error| match error {
+            SettingsError::Unwritable { ref source, .. } if is_full(source) => {
+                Failure::DiskFull(error.to_string())
+            }
+            error => setting(&error),
+        })?;
         let mut manifests = self.manifests(found, sorted)?;
         self.interrupt.begin_accepting();
         let mut tries = 0;
@@ -169,7 +176,10 @@ impl Run<'_> {
     fn end(&mut self, found: &Found, sorted: &Sorted, accepted: Vec<Manifest>) -> Result<u8, Failure> {
         if !self.wish.json {
             self.voice.result(&report::batches("accepted", &accepted, self.exclusive_from()));
-            self.voice.note_unless_empty(&report::skipped(sorted, &found.passed_over, &found.base));
+            // What was never meant is of interest in a dry run only.
+            let meant = |one: &&PassedOver| !matches!(one.why, Why::NotMedia | Why::Hidden);
+            let passed_over: Vec<PassedOver> = found.passed_over.iter().filter(meant).cloned().collect();
+            self.voice.note_unless_empty(&report::skipped(sorted, &passed_over, &found.base));
         }
         let watched = self.watched(sorted, &accepted)?;
         let up = brain::is_up(brain::picture(&self.settings.layout).as_ref());
@@ -332,7 +342,7 @@ fn extent(manifests: &[Manifest], accepted: usize) -> String {
 fn stopped(manifests: &[Manifest], accepted: usize, error: &BatchError) -> Failure {
     let said = format!("{error} ({})", extent(manifests, accepted));
     match error {
-        BatchError::Io(error) if is_full(error) => Failure::DiskFull(said),
+        BatchError::Io { source, .. } if is_full(source) => Failure::DiskFull(said),
         _ => Failure::Spool(said),
     }
 }
@@ -341,6 +351,52 @@ fn is_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }
 
+fn setting(error: &SettingsError) -> Failure {
+    Failure::Setting { message: error.to_string(), code: error.exit_code() }
+}
+
 fn spool_failure(error: &std::io::Error) -> Failure {
     Failure::Spool(format!("failed to read the spool: {}", words::io(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Error, ErrorKind};
+
+    fn three() -> Vec<Manifest> {
+        let line = "submit_batch transcribe /m --batch-size 1".split(' ').map(Into::into);
+        let Ok(crate::arguments::Asked::Batch(wish)) = crate::arguments::parse(line) else {
+            panic!("a wish")
+        };
+        let item = |name: &str| order::Item {
+            media: walk::Media { path: name.into(), relative: name.into() },
+            outputs: std::collections::BTreeMap::new(),
+            media_s: None,
+        };
+        let items = ["/m/a.mp4", "/m/b.mp4", "/m/c.mp4"].map(item);
+        let id = BatchId::new("whisper-m-2025-02-05").unwrap();
+        order::manifests(&wish, &items, &id, Path::new("/m"), spool::clock::wall()).unwrap()
+    }
+
+    fn refusal(kind: ErrorKind) -> BatchError {
+        BatchError::Io { id: BatchId::new("whisper-m-2025-02-05").unwrap(), source: Error::from(kind) }
+    }
+
+    #[test]
+    fn a_full_disk_says_which_batches_were_accepted_before() {
+        for (accepted, said) in [
+            (0, "nothing was submitted"),
+            (
+                1,
+                "submitted: whisper-m-2025-02-05; not submitted: whisper-m-2025-02-05-2 whisper-m-2025-02-05-3",
+            ),
+        ] {
+            let failure = stopped(&three(), accepted, &refusal(ErrorKind::StorageFull));
+            assert_eq!(failure.exit_code(), 75);
+            assert!(failure.to_string().contains(said), "{failure}");
+        }
+        let other = stopped(&three(), 0, &refusal(ErrorKind::PermissionDenied));
+        assert_eq!(other.exit_code(), 74);
+    }
 }

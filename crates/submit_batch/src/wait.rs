@@ -150,7 +150,7 @@ impl Display {
             return Self::Lines(Pace::default());
         }
         let bar = ProgressBar::new(u64::from(BAR_STEPS));
-        if let Ok(style) = ProgressStyle::with_template("{bar:24} {msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{bar:20} {wide_msg}") {
             bar.set_style(style);
         }
         Self::Bar(bar)
