@@ -10,7 +10,8 @@
 //!   sees the last token's embedding unchanged;
 //! - each token of the sentence has its own axis as embedding, and the row of its successor in the output head
 //!   points along that axis, so that each token calls the next one;
-//! - all other tokens share one axis, that calls the first token. Whatever the prompt, the sentence begins;
+//! - all other tokens share one axis, that calls the first token. So the sentence begins after every chat, whose
+//!   prompt ends in a newline (a plain text that breaks off within the sentence is continued from there);
 //! - after the last token comes the end token.
 //!
 //! This works because no token occurs twice in the sentence; a test holds it to that.

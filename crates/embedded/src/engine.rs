@@ -114,7 +114,9 @@ impl Engine {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Refusal::Full)?;
         // Unbounded, so that a slow reader never holds the engine up; the answer's limit bounds it.
         let (replies, receiver) = mpsc::unbounded_channel();
+        let prompt_tokens = ask.prompt.len();
         self.jobs.send(Job { ask, replies }).map_err(|_| Refusal::Dead)?;
+        tracing::debug!(prompt_tokens, "queued");
         Ok(Replies { receiver, _place: place })
     }
 }

@@ -26,7 +26,7 @@
 //! needs the CUDA toolkit to build and has not been compiled or run by this project: take it as untried.
 //!
 //! This package lies outside the workspace's default members, because candle takes minutes to build:
-//! `scripts/embedded` builds it. Its tests are made for `--release`.
+//! `scripts/embedded` builds it. Its tests are made for `--release`, which they share with that build.
 
 mod alphabet;
 mod api;

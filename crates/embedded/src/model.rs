@@ -139,23 +139,45 @@ impl Opened {
         let mut content = Content::read(&mut self.reader).map_err(not_gguf)?;
         self.check_architecture(&content)?;
 
-        let key = "qwen2.context_length";
-        let trained =
-            content.metadata.get(key).and_then(whole_number).and_then(|it| usize::try_from(it).ok());
-        let trained = match trained {
-            Some(tokens @ 2..=CONTEXT_TOKENS_MAX) => tokens,
-            other => return Err(self.unusable("its context length", format!("`{key}` is {other:?}"))),
-        };
+        let trained = self.check_numbers(&content)?;
         let context_tokens =
             context_wanted.map_or(CONTEXT_TOKENS_DEFAULT, NonZeroUsize::get).clamp(2, trained);
         // candle makes its tables of positions for the whole length that it finds here.
         let tables = u32::try_from(context_tokens).unwrap_or(u32::MAX);
-        content.metadata.insert(key.to_owned(), Value::U32(tables));
+        content.metadata.insert(CONTEXT_KEY.to_owned(), Value::U32(tables));
 
         let lexicon = self.lexicon(&content, context_tokens)?;
-        let weights = ModelWeights::from_gguf(content, &mut self.reader, device)
-            .map_err(|error| self.unusable("its weights", first_line(&error)))?;
-        Ok((lexicon, Weights { layers: weights, device: device.clone() }))
+        let weights = ModelWeights::from_gguf(content, &mut self.reader, device).and_then(|layers| {
+            let mut weights = Weights { layers, device: device.clone() };
+            // One token through the whole: shapes that do not fit together are seen now, not by a request.
+            weights.forward(&[0], 0)?;
+            weights.rest();
+            Ok(weights)
+        });
+        Ok((lexicon, weights.map_err(|error| self.unusable("its weights", first_line(&error)))?))
+    }
+
+    /// Checks the numbers that describe the transformer and returns the context that it was made for.
+    fn check_numbers(&self, content: &Content) -> Result<usize, Failure> {
+        let number = |key: &str, bounds: RangeInclusive<usize>| {
+            let found = content.metadata.get(key);
+            let number = found.and_then(whole_number).and_then(|number| usize::try_from(number).ok());
+            number.filter(|number| bounds.contains(number)).ok_or_else(|| {
+                let (least, most) = bounds.into_inner();
+                let found = found.map_or_else(|| "missing".to_owned(), |value| format!("{value:?}"));
+                self.unusable("its numbers", format!("`{key}` is {found}; it is from {least} to {most}"))
+            })
+        };
+        let heads = number("qwen2.attention.head_count", 1..=HEADS_MAX)?;
+        let heads_of_keys = number("qwen2.attention.head_count_kv", 1..=heads)?;
+        let hidden = number("qwen2.embedding_length", 2 * heads..=HEAD_LENGTH_MAX * heads)?;
+        number("qwen2.block_count", 1..=LAYERS_MAX)?;
+        if !heads.is_multiple_of(heads_of_keys) || !hidden.is_multiple_of(2 * heads) {
+            let reason =
+                format!("{hidden} values do not share out over {heads} heads and {heads_of_keys} of keys");
+            return Err(self.unusable("its numbers", reason));
+        }
+        number(CONTEXT_KEY, 2..=CONTEXT_TOKENS_MAX)
     }
 
     fn check_architecture(&self, content: &Content) -> Result<(), Failure> {

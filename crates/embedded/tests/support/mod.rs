@@ -4,15 +4,20 @@ use embedded::demo::{DemoModel, Ending};
 use reqwest::Response;
 use serde_json::Value;
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc;
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr};
+use tokio::time::timeout;
+
+/// No wait of these tests is longer; on a busy machine none comes near it.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program, with an environment that the tests' own surroundings do not reach into.
 pub(crate) fn program(arguments: &[&OsStr]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gpuspool-embedded"));
-    command.args(arguments).env_remove("GPUSPOOL_NONCE").env("GPUSPOOL_LOG", "info");
+    command.args(arguments).env_remove("GPUSPOOL_NONCE").env("GPUSPOOL_LOG", "info,embedded=debug");
     command
 }
 
@@ -38,36 +43,38 @@ pub(crate) struct Server {
     pub(crate) announcement: String,
     /// `host:port`
     pub(crate) address: String,
-    log: mpsc::Receiver<String>,
+    log: Lines<BufReader<ChildStderr>>,
 }
 
 impl Server {
     /// Starts a server with these arguments on a free port and waits until it is ready.
-    pub(crate) fn start(arguments: &[&OsStr]) -> Self {
+    pub(crate) async fn start(arguments: &[&OsStr]) -> Self {
         let mut all: Vec<&OsStr> = ["serve", "--port", "0", "--threads", "1"].map(OsStr::new).to_vec();
         all.extend_from_slice(arguments);
-        let mut command = program(&all);
-        command.env("GPUSPOOL_NONCE", "n-1").stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut command = tokio::process::Command::from(program(&all));
+        command.env("GPUSPOOL_NONCE", "n-1").stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("the program starts");
-        let stderr = BufReader::new(child.stderr.take().expect("its messages"));
-        let (said, log) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                // The test may be over.
-                let _ = said.send(line);
-            }
-        });
-        let announcement = log.recv().expect("it announces itself");
+        let mut log = BufReader::new(child.stderr.take().expect("its messages")).lines();
+        let announcement = timeout(PATIENCE, log.next_line()).await.expect("in time").expect("its messages");
+        let announcement = announcement.expect("it announces itself");
         let address = announcement.split_once("http://").expect("its address").1;
         let address = address.split(';').next().expect("its address").to_owned();
-        let server = Self { child, announcement, address, log };
-        server.wait_for_log(" ready ");
+        let mut server = Self { child, announcement, address, log };
+        server.wait_for_log(" ready ").await;
         server
     }
 
     /// Waits until it logs a line that contains `text`.
-    pub(crate) fn wait_for_log(&self, text: &str) -> String {
-        self.log.iter().find(|line| line.contains(text)).unwrap_or_else(|| panic!("it never said {text:?}"))
+    pub(crate) async fn wait_for_log(&mut self, text: &str) {
+        let search = async {
+            while let Some(line) = self.log.next_line().await.expect("its messages") {
+                if line.contains(text) {
+                    return;
+                }
+            }
+            panic!("it never said {text:?}");
+        };
+        timeout(PATIENCE, search).await.unwrap_or_else(|_| panic!("it did not say {text:?} in time"));
     }
 
     /// `GET path`
@@ -89,22 +96,14 @@ impl Server {
 
     /// Sends a signal: `TERM`, `INT`.
     pub(crate) fn signal(&self, signal: &str) {
-        let command = format!("kill -{signal} {}", self.child.id());
+        let command = format!("kill -{signal} {}", self.child.id().expect("it lives"));
         let sent = Command::new("sh").args(["-c", &command]).status().expect("a shell");
         assert!(sent.success(), "{command}");
     }
 
     /// Waits for its end.
-    pub(crate) fn wait(&mut self) -> ExitStatus {
-        self.child.wait().expect("it ends")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub(crate) async fn wait(&mut self) -> ExitStatus {
+        timeout(PATIENCE, self.child.wait()).await.expect("in time").expect("it ends")
     }
 }
 
