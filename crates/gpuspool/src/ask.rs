@@ -1,0 +1,75 @@
+//! Asking the brain through its folder, and waiting for the answer.
+
+use std::time::{Duration, Instant};
+
+use model::request::{Answer, Request, Verb};
+use spool::request::Requests;
+use spool::settings::Settings;
+
+use crate::brain::{Presence, presence};
+use crate::failure::Failure;
+
+/// Between two looks for the answer: below what a person notices.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Between two looks whether the brain still lives.
+const BRAIN_CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// How asking went.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// The brain answered.
+    Answered(Answer),
+    /// Not in time; the request still lies there.
+    Unanswered,
+    /// The brain has gone; the request still lies there for the next one.
+    Orphaned,
+}
+
+/// A request of this process.
+pub(crate) fn request(verb: Verb, ids: &[String]) -> Request {
+    let by = format!("uid {}, pid {}", rustix::process::getuid().as_raw(), std::process::id());
+    Request { verb, ids: ids.to_vec(), by, timeout_s: None, now: false }
+}
+
+/// Leaves a request where the next brain finds it.
+pub(crate) fn leave(settings: &Settings, request: &Request) -> Result<(), Failure> {
+    let requests = Requests::new(settings.layout.clone(), settings.config.durability);
+    requests.ask(request).map(drop).map_err(|error| Failure::io("leave a request for the brain", &error))
+}
+
+/// Asks, and waits at most `patience` for the answer. An unanswered question is taken back if `forget` says so.
+pub(crate) fn ask(
+    settings: &Settings,
+    request: &Request,
+    patience: Duration,
+    forget: bool,
+) -> Result<Asked, Failure> {
+    let failed = |error: std::io::Error| Failure::io("ask the brain", &error);
+    let requests = Requests::new(settings.layout.clone(), settings.config.durability);
+    let id = requests.ask(request).map_err(failed)?;
+    let begun = Instant::now();
+    let mut brain_checked = begun;
+    let outcome = loop {
+        if let Some(answer) = requests.answer_of(&id).map_err(failed)? {
+            return Ok(Asked::Answered(answer));
+        }
+        if begun.elapsed() >= patience {
+            break Asked::Unanswered;
+        }
+        if brain_checked.elapsed() >= BRAIN_CHECK_EVERY {
+            brain_checked = Instant::now();
+            if presence(&settings.layout) == Presence::Absent {
+                // It may have answered with its last breath.
+                match requests.answer_of(&id).map_err(failed)? {
+                    Some(answer) => return Ok(Asked::Answered(answer)),
+                    None => break Asked::Orphaned,
+                }
+            }
+        }
+        std::thread::sleep(LOOK_EVERY);
+    };
+    if forget {
+        requests.withdraw(&id).map_err(failed)?;
+    }
+    Ok(outcome)
+}

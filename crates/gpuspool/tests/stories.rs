@@ -1,0 +1,495 @@
+//! Command lines on a spool of their own: what they print, what they leave behind, and how they exit.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use gpuspool_cli::{Console, exit, run};
+use model::request::{AboutTask, Answer, Verb};
+use model::task::{TaskError, TaskRecord, TaskResult};
+use model::{AttemptKey, Durability, FailureClass, Priority, Reason, Status, TaskClass, TaskId};
+use serde_json::{Value, json};
+use spool::layout::Layout;
+use spool::lock::BrainLock;
+use spool::request::Requests;
+
+/// A spool with a configuration, and what a command line said on it.
+struct Desk {
+    folder: tempfile::TempDir,
+}
+
+/// What a command line left.
+#[derive(Debug)]
+struct Said {
+    code: u8,
+    out: String,
+    err: String,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join("config.json"), "{}").expect("a configuration");
+        let desk = Self { folder };
+        desk.layout().create().expect("a spool");
+        desk
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::new(self.path("shared"))
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        std::fs::write(self.path(name), text).expect("a file");
+        self.path(name).display().to_string()
+    }
+
+    fn gpuspool(&self, words: &[&str]) -> Said {
+        let (spool, config) = (self.path("shared"), self.path("config.json"));
+        let mut line =
+            vec!["gpuspool", "--spool", spool.to_str().unwrap(), "--config", config.to_str().unwrap()];
+        line.extend(words);
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = run(line, &mut Console::new(&mut out, &mut err));
+        let text = |bytes: Vec<u8>| {
+            assert!(bytes.iter().all(|b| *b >= 0x20 || matches!(b, b'\n' | b'\t')), "{bytes:?}");
+            String::from_utf8(bytes).expect("text").replace(self.folder.path().to_str().unwrap(), "DESK")
+        };
+        Said { code, out: text(out), err: text(err) }
+    }
+
+    /// Puts a record where an ended task lies.
+    fn ended(&self, record: &TaskRecord) {
+        let folder = match record.status {
+            Some(Status::Complete) => self.layout().complete(),
+            _ => self.layout().failed(),
+        };
+        let name = format!("{}.json", record.task_id.as_ref().unwrap());
+        std::fs::write(folder.join(name), serde_json::to_vec(record).unwrap()).expect("a record");
+    }
+
+    fn queue(&self, class: TaskClass, level: u8) -> PathBuf {
+        self.layout().queue(class, Priority::new(level).unwrap())
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn id(text: &str) -> TaskId {
+    TaskId::new(text).unwrap()
+}
+
+fn complete(name: &str, output: Value) -> TaskRecord {
+    TaskRecord {
+        task_id: Some(id(name)),
+        task_class: Some(TaskClass::Llm),
+        prompt: Some("?".into()),
+        status: Some(Status::Complete),
+        attempt: Some(1),
+        result: Some(TaskResult {
+            task_id: id(name),
+            output,
+            duration: 1.5,
+            model: None,
+            engine: None,
+            usage: None,
+            finish_reason: None,
+            log: None,
+        }),
+        ..TaskRecord::default()
+    }
+}
+
+fn failed(name: &str) -> TaskRecord {
+    TaskRecord {
+        task_id: Some(id(name)),
+        task_class: Some(TaskClass::Script),
+        script: Some("extract_keyframes".into()),
+        priority: Priority::new(4),
+        status: Some(Status::Failed),
+        attempt: Some(3),
+        error: Some(TaskError {
+            tail: Some("opening talk.mp4\n\x1b[31mno such file".into()),
+            ..TaskError::new(FailureClass::BadInput, "input_not_found", "`talk.mp4` does not exist")
+        }),
+        ..TaskRecord::default()
+    }
+}
+
+/// A brain that only holds the lock and answers requests, for as long as it lives.
+struct Brain {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Brain {
+    fn answering(desk: &Desk, answer: impl Fn(Verb, &[String]) -> Answer + Send + 'static) -> Self {
+        let layout = desk.layout();
+        let lock = BrainLock::take(&layout).expect("the lock is free");
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut requests = Requests::new(layout, Durability::Process);
+            while !stopped.load(Ordering::Relaxed) {
+                for (request, asked) in requests.take().expect("requests can be read") {
+                    requests.answer(&request, &answer(asked.verb, &asked.ids)).expect("and answered");
+                    if asked.verb == Verb::Down {
+                        return drop(lock);
+                    }
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            drop(lock);
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Brain {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+#[test]
+fn a_prompt_is_queued_without_a_brain_and_waits_in_its_folder() {
+    let desk = Desk::new();
+    let said = desk.gpuspool(&[
+        "submit",
+        "--prompt",
+        "Why is the sky blue?",
+        "--priority",
+        "5",
+        "--model",
+        "qwen2.5:7b",
+    ]);
+    assert_eq!(
+        (said.code, said.err.as_str()),
+        (0, "queued, brain not running; `gpuspool up` starts the work\n")
+    );
+    let name = said.out.trim();
+    let file = desk.queue(TaskClass::Llm, 5).join(format!("{name}.json"));
+    let record: TaskRecord = serde_json::from_slice(&std::fs::read(file).expect("it is there")).unwrap();
+    assert_eq!(record.prompt.as_deref(), Some("Why is the sky blue?"));
+    assert_eq!(record.model.as_deref(), Some("qwen2.5:7b"));
+
+    let why = desk.gpuspool(&["why", name]);
+    assert_eq!(
+        why.out,
+        format!(
+            "{name}: it lies in llm_queue/priority_5, and no brain runs; `gpuspool up` starts the work\n"
+        )
+    );
+    let wait = desk.gpuspool(&["wait", "--timeout", "0.2", name]);
+    assert_eq!(wait.code, exit::TRY_AGAIN);
+    assert!(
+        wait.err.contains("no brain runs") && wait.err.contains("1 id not ended in time"),
+        "{}",
+        wait.err
+    );
+    let result = desk.gpuspool(&["result", name]);
+    assert_eq!((result.code, result.out.as_str()), (exit::TRY_AGAIN, ""));
+}
+
+#[test]
+fn a_files_fields_tell_its_queue_and_its_name_becomes_the_id() {
+    let desk = Desk::new();
+    let talk = desk.write("talk.json", r#"{"prompt": "Summarize", "priority": 2}"#);
+    let other =
+        desk.write("other.json", r#"{"task_id": "my-own", "task_class": "llm", "input": "/tmp/x.txt"}"#);
+    let said = desk.gpuspool(&["submit", &talk, &other, "--json"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let answer: Value = serde_json::from_str(&said.out).expect("JSON");
+    assert_eq!(answer["submitted"][0]["task_id"], "talk");
+    assert_eq!(answer["submitted"][1]["task_id"], "my-own");
+    assert_eq!(answer["brain_running"], false);
+    assert_eq!(names(&desk.queue(TaskClass::Llm, 2)), ["talk.json"]);
+    assert_eq!(names(&desk.queue(TaskClass::Llm, 3)), ["my-own.json"]);
+
+    let again = desk.gpuspool(&["submit", &other]);
+    assert_eq!((again.code, again.out.as_str()), (0, "my-own\n"), "the same demand twice is one task");
+    let another = desk.write("other.json", r#"{"task_id": "my-own", "prompt": "something else"}"#);
+    let again = desk.gpuspool(&["submit", &another]);
+    assert_eq!((again.code, again.out.as_str()), (exit::NOT_ALL, ""), "{again:?}");
+    assert!(again.err.contains("leave `task_id` out"), "{}", again.err);
+}
+
+#[test]
+fn one_bad_file_of_several_means_that_nothing_is_queued() {
+    let desk = Desk::new();
+    let good = desk.write("good.json", r#"{"prompt": "x"}"#);
+    let bad = desk.write("bad.json", "{\n  \"prompt\": \"x\",\n}");
+    let said = desk.gpuspool(&["submit", &good, &bad]);
+    assert_eq!(said.code, exit::DATA);
+    insta::assert_snapshot!("a_bad_file", said.err);
+    assert!(names(&desk.queue(TaskClass::Llm, 3)).is_empty());
+
+    assert_eq!(desk.gpuspool(&["submit", "/nowhere/task.json"]).code, exit::NO_INPUT);
+    let nothing = desk.write("nothing.json", "{}");
+    assert!(desk.gpuspool(&["submit", &nothing]).err.contains("say `--class`"));
+}
+
+#[test]
+fn without_a_brain_a_queued_task_is_cancelled_here_and_a_running_one_later() {
+    let desk = Desk::new();
+    let name = desk.gpuspool(&["submit", "--prompt", "x"]).out.trim().to_owned();
+    let running = TaskRecord { status: Some(Status::Running), ..complete("busy", json!(null)) };
+    std::fs::write(desk.layout().processing().join("busy.json"), serde_json::to_vec(&running).unwrap())
+        .unwrap();
+
+    let said = desk.gpuspool(&["cancel", &name, "busy"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(said.out, format!("{name}: cancelled\nbusy: it was started; the next brain ends it\n"));
+    let record: Value =
+        serde_json::from_str(&desk.gpuspool(&["result", &name, "--json"]).out).expect("its record");
+    assert_eq!((&record["status"], &record["error"]["class"]), (&json!("failed"), &json!("cancelled")));
+    let requests = Requests::new(desk.layout(), Durability::Process).take().unwrap();
+    assert_eq!(
+        (requests.len(), requests[0].1.verb, requests[0].1.ids.as_slice()),
+        (1, Verb::Cancel, &["busy".to_owned()][..])
+    );
+
+    let again = desk.gpuspool(&["cancel", &name]);
+    assert_eq!((again.code, again.out), (exit::NOT_ALL, format!("{name}: it had ended already\n")));
+}
+
+#[test]
+fn a_living_brain_is_asked() {
+    let desk = Desk::new();
+    let name = desk.gpuspool(&["submit", "--prompt", "x"]).out.trim().to_owned();
+    let _brain = Brain::answering(&desk, |verb, ids| {
+        let reason = Reason::WaitingForSlot { model: "qwen2.5:7b".into(), slots: 2, ahead: 3 };
+        let about = ids.iter().map(|id| AboutTask {
+            id: id.clone(),
+            task_id: TaskId::new(id.as_str()).ok(),
+            outcome: if verb == Verb::Cancel { "cancelled".into() } else { "waiting".into() },
+            reason: (verb == Verb::Why).then(|| reason.told()),
+            starts_in_s: (verb == Verb::Why).then_some(40.0),
+        });
+        Answer { ok: true, about: about.collect(), message: String::new() }
+    });
+    let why = desk.gpuspool(&["why", &name]);
+    assert_eq!(
+        why.out,
+        format!("{name}: all 2 slots of qwen2.5:7b are busy; 3 ahead of it (expected to start in 40s)\n")
+    );
+    assert_eq!(desk.gpuspool(&["cancel", &name]).out, format!("{name}: cancelled\n"));
+    assert_eq!(desk.gpuspool(&["submit", "--prompt", "y"]).err, "", "nothing is said of a brain that runs");
+    let status: Value = serde_json::from_str(&desk.gpuspool(&["status", "--json"]).out).unwrap();
+    assert_eq!((&status["brain"]["pid"], &status["queued"]["llm"]), (&json!(std::process::id()), &json!(2)));
+
+    let second = desk.gpuspool(&["up", "--plain"]);
+    assert_eq!(second.code, exit::BRAIN_RUNS);
+    assert!(second.err.contains(&format!("(pid {})", std::process::id())), "{}", second.err);
+
+    let down = desk.gpuspool(&["down", "--timeout", "5s"]);
+    assert_eq!((down.code, down.out.as_str()), (0, "the machine is free\n"));
+    assert!(desk.gpuspool(&["down"]).err.contains("nothing runs"));
+}
+
+#[test]
+fn results_are_texts_or_json_and_failures_show_the_end_of_the_log() {
+    let desk = Desk::new();
+    desk.ended(&complete("said", json!("Because of\n\u{1b}]0;Rayleigh\u{7} scattering.")));
+    desk.ended(&complete("made", json!({"srt": "/videos/a.srt"})));
+    desk.ended(&failed("broken"));
+    assert_eq!(desk.gpuspool(&["result", "said"]).out, "Because of\n\\x1b]0;Rayleigh\\x07 scattering.\n");
+    assert_eq!(desk.gpuspool(&["result", "made"]).out, "{\n  \"srt\": \"/videos/a.srt\"\n}\n");
+    let broken = desk.gpuspool(&["result", "broken"]);
+    assert_eq!((broken.code, broken.out.as_str()), (exit::NOT_ALL, ""));
+    insta::assert_snapshot!("a_failed_result", broken.err);
+
+    let wait = desk.gpuspool(&["wait", "said", "made"]);
+    assert_eq!((wait.code, wait.out.as_str()), (0, "made: complete\nsaid: complete\n"));
+    let wait = desk.gpuspool(&["wait", "said", "broken", "--json"]);
+    let told: Value = serde_json::from_str(&wait.out).unwrap();
+    assert_eq!((wait.code, &told["all_complete"]), (exit::NOT_ALL, &json!(false)));
+    insta::assert_snapshot!("why_of_ended_tasks", desk.gpuspool(&["why", "said", "broken"]).out);
+}
+
+#[test]
+fn a_failed_task_is_queued_again_by_moving_its_record() {
+    let desk = Desk::new();
+    desk.ended(&failed("broken"));
+    let before = std::fs::read(desk.layout().failed().join("broken.json")).unwrap();
+    let said = desk.gpuspool(&["retry", "broken"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(said.out, "broken: queued again in DESK/shared/tasks/script_queue/priority_4\n");
+    assert_eq!(std::fs::read(desk.queue(TaskClass::Script, 4).join("broken.json")).unwrap(), before);
+    assert!(names(&desk.layout().failed()).is_empty());
+
+    let again = desk.gpuspool(&["retry", "broken"]);
+    assert_eq!(again.code, exit::NOT_ALL);
+    assert!(again.err.contains("is queued already"), "{}", again.err);
+}
+
+#[test]
+fn logs_come_from_the_latest_attempt_and_are_harmless() {
+    let desk = Desk::new();
+    desk.ended(&failed("broken"));
+    for (attempt, text) in [(1, "first"), (3, "third \x1b[2J\nand last, without a line end")] {
+        let key = AttemptKey { task_id: id("broken"), attempt };
+        std::fs::write(desk.layout().attempt_log(&key), text).unwrap();
+    }
+    assert_eq!(desk.gpuspool(&["logs", "broken"]).out, "third \\x1b[2J\nand last, without a line end");
+    assert_eq!(desk.gpuspool(&["logs", "-f", "broken"]).out, "third \\x1b[2J\nand last, without a line end");
+    assert_eq!(desk.gpuspool(&["logs", "broken", "--attempt", "1"]).out, "first");
+    assert_eq!(desk.gpuspool(&["logs", "broken", "--attempt", "2"]).code, exit::NO_INPUT);
+}
+
+#[test]
+fn an_id_that_is_nothing_brings_those_it_could_have_been() {
+    let desk = Desk::new();
+    desk.ended(&complete("lecture-12", json!("x")));
+    for verb in ["result", "wait", "logs", "cancel", "retry", "why"] {
+        let said = desk.gpuspool(&[verb, "lecture-21"]);
+        assert_eq!(said.code, exit::NOT_ALL, "{verb}");
+        assert_eq!(
+            said.err, "error: no task or batch is called `lecture-21`\n next: did you mean `lecture-12`?\n",
+            "{verb}"
+        );
+    }
+    let evil = desk.gpuspool(&["result", "../../etc/passwd\x1b[2J"]);
+    assert_eq!(evil.code, exit::NOT_ALL);
+    assert!(evil.err.contains("`../../etc/passwd\\x1b[2J`"), "{}", evil.err);
+}
+
+#[test]
+fn check_tells_what_would_be_said_and_queues_nothing() {
+    let desk = Desk::new();
+    let files = [
+        desk.write("good.json", r#"{"prompt": "x", "priority": 4}"#),
+        desk.write("odd.json", r#"{"promt": "x", "prompt": "y"}"#),
+        desk.write("comma.json", "{\n  \"prompt\": \"x\",\n}"),
+        desk.write("level.json", "{\"prompt\": \"x\",\n \"priority\": 9}"),
+        desk.write("script.json", r#"{"script": "no_such_script"}"#),
+        desk.write("config.json", r#"{"timing": {"settle_s": -1}}"#),
+        desk.write("x.manifest.jsonl", "{\"batch\": {}}\n"),
+    ];
+    let mut words = vec!["check"];
+    words.extend(files.iter().map(String::as_str));
+    let said = desk.gpuspool(&words);
+    assert_eq!(said.code, exit::DATA);
+    insta::assert_snapshot!("check", said.out);
+    assert!(names(&desk.queue(TaskClass::Llm, 4)).is_empty());
+    assert_eq!(desk.gpuspool(&["check", &files[0]]).code, 0);
+    assert_eq!(desk.gpuspool(&["check", "/nowhere"]).code, exit::NO_INPUT);
+}
+
+#[test]
+fn clean_removes_what_is_old_and_says_so_before() {
+    let desk = Desk::new();
+    desk.ended(&complete("said", json!("x")));
+    desk.ended(&failed("broken"));
+    std::fs::write(desk.layout().failed().join("x.json.rejected"), "torn").unwrap();
+    std::fs::write(desk.layout().failed().join("x.json.rejected.reason.json"), "{}").unwrap();
+    std::fs::write(desk.layout().processing().join("busy.json"), "{}").unwrap();
+    for name in ["said.1.log", "busy.1.log"] {
+        std::fs::write(desk.layout().logs().join(name), "lines").unwrap();
+    }
+    assert!(
+        desk.gpuspool(&["clean"]).out.contains("removed 0 complete records older than 7d"),
+        "nothing is old"
+    );
+    let dry = desk.gpuspool(&["clean", "--older-than", "0s", "--dry-run"]);
+    assert!(dry.out.contains("would remove 1 failed record older"), "{}", dry.out);
+    assert_eq!(names(&desk.layout().failed()).len(), 3);
+
+    let said = desk.gpuspool(&["clean", "--older-than", "0s", "--what", "failed,rejected"]);
+    assert_eq!(said.code, 0);
+    assert!(names(&desk.layout().failed()).is_empty());
+    assert_eq!(names(&desk.layout().complete()), ["said.json"]);
+    desk.gpuspool(&["clean", "--older-than", "0s"]);
+    assert!(names(&desk.layout().complete()).is_empty());
+    assert_eq!(names(&desk.layout().logs()), ["busy.1.log"], "a running task's log is being written");
+}
+
+#[test]
+fn the_schemas_in_the_repository_are_those_of_the_types() {
+    let desk = Desk::new();
+    let written = desk.path("schemas");
+    assert_eq!(desk.gpuspool(&["schema", "--write", written.to_str().unwrap()]).code, 0);
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/schemas");
+    assert_eq!(names(&written), names(&kept), "run `gpuspool schema --write crates/model/schemas`");
+    for name in names(&written) {
+        let text = |folder: &Path| std::fs::read_to_string(folder.join(&name)).unwrap();
+        assert!(
+            text(&written) == text(&kept),
+            "{name} is old: run `gpuspool schema --write crates/model/schemas`"
+        );
+    }
+    let task: Value =
+        serde_json::from_str(&desk.gpuspool(&["schema", "task"]).out).expect("a schema is JSON");
+    assert!(task["properties"]["prompt"].is_object());
+    assert!(desk.gpuspool(&["schema", "taks"]).err.contains("did you mean `task`?"));
+}
+
+/// A reader that has gone.
+struct Gone;
+
+impl Write for Gone {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_command_quietly() {
+    let mut err = Vec::new();
+    let code = run(["gpuspool", "schema", "task"], &mut Console::new(&mut Gone, &mut err));
+    assert_eq!((code, err), (exit::PIPE, Vec::new()));
+}
+
+#[test]
+fn what_cannot_be_understood_is_a_usage_error() {
+    let desk = Desk::new();
+    for words in [
+        &[][..],
+        &["dance"],
+        &["wait"],
+        &["submit"],
+        &["submit", "--prompt", "x", "--priority", "9"],
+        &["submit", "a", "--prompt", "x"],
+    ] {
+        let said = desk.gpuspool(words);
+        assert_eq!((said.code, said.out.as_str()), (exit::USAGE, ""), "{words:?}");
+        assert!(
+            said.err.contains("Usage:") || said.err.contains("use 1 (low) to 5 (urgent)"),
+            "{}",
+            said.err
+        );
+    }
+    assert_eq!(desk.gpuspool(&["--version"]).out, format!("gpuspool {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn help_is_there_for_every_verb() {
+    let desk = Desk::new();
+    let mut all = desk.gpuspool(&["--help"]).out;
+    for verb in [
+        "up", "down", "submit", "status", "wait", "result", "logs", "cancel", "retry", "why", "check",
+        "clean", "schema",
+    ] {
+        let said = desk.gpuspool(&[verb, "--help"]);
+        assert_eq!(said.code, 0, "{verb}");
+        all.push_str(&format!("\n──── {verb}\n{}", said.out));
+    }
+    insta::assert_snapshot!("help", all);
+}
