@@ -1,0 +1,73 @@
+//! A new brain takes up what the last one left: living workers are adopted, dead ones settled.
+//!
+//! It joins before it moves: the logs and outboxes of all workers, living and dead, are read first; only then are
+//! task folders put right (`spool::recover::settle`), and only then are orders written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{AttemptKey, Task, TaskId, WorkerId};
+use policy::event::Event;
+use spool::layout::Layout;
+use spool::recover::{self, FoundWorker};
+
+use crate::hands::Hands;
+
+/// Takes up every worker of the spool; the answer is facts, the workers to bury first, and those that died with
+/// the machine.
+pub(crate) fn adopt(layout: &Layout, hands: &mut Hands) -> std::io::Result<Adopted> {
+    let survey = recover::survey(layout)?;
+    let live = live_attempts(&survey.workers);
+    for note in recover::settle(layout, &mut hands.ledger, &live)? {
+        tracing::info!("{note}");
+    }
+    let mut adopted = Adopted::default();
+    for found in survey.workers {
+        take_up(found, hands, &mut adopted);
+    }
+    Ok(adopted)
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(crate) struct Adopted {
+    /// Facts, in order.
+    pub(crate) events: Vec<Event>,
+    /// Dead workers of this boot: what they left running is ended before their tasks are taken back.
+    pub(crate) to_bury: Vec<WorkerId>,
+}
+
+fn live_attempts(workers: &[FoundWorker]) -> BTreeMap<TaskId, (AttemptKey, Task)> {
+    let orders = workers.iter().flat_map(|worker| worker.orders.attempts.iter());
+    orders.map(|(key, order)| (key.task_id.clone(), (key.clone(), (*order.task).clone()))).collect()
+}
+
+fn take_up(found: FoundWorker, hands: &mut Hands, adopted: &mut Adopted) {
+    let worker = found.id.clone();
+    if found.alive {
+        match hands.arms.take_up(&worker, found.orders.clone()) {
+            Ok(reports) => {
+                tracing::info!(%worker, "adopted");
+                adopted.events.push(born(&worker, reports, &found));
+                return;
+            }
+            Err(error) => tracing::warn!(%worker, %error, "a worker could not be adopted"),
+        }
+    }
+    let open: BTreeSet<AttemptKey> =
+        found.orders.attempts.keys().chain(found.reports.attempts.keys()).cloned().collect();
+    adopted.events.push(born(&worker, found.reports.clone(), &found));
+    if found.other_boot {
+        adopted.events.push(Event::WorkerDied { worker: worker.clone(), with_machine: true });
+    } else {
+        adopted.to_bury.push(worker.clone());
+    }
+    hands.arms.bury_later(&worker, open, found.lock);
+}
+
+fn born(worker: &WorkerId, reports: model::link::Reports, found: &FoundWorker) -> Event {
+    Event::WorkerBorn {
+        worker: worker.clone(),
+        reports: Box::new(reports),
+        orders: Some(Box::new(found.orders.clone())),
+    }
+}

@@ -1,0 +1,198 @@
+//! The brain's end of every link: orders it writes, reports it reads, and the pidfd that tells of a death.
+//!
+//! Not here: what to order (`policy`), and how a log is written (`spool::link`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::OwnedFd;
+
+use model::link::{AttemptOrder, AttemptState, Orders, OrdersLine, ProcessIdentity, Reports, ReportsLine};
+use model::{AttemptKey, WorkerId};
+use spool::layout::Layout;
+use spool::link::{Reader, Writer};
+use spool::sync::SyncJob;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::inbox::Note;
+
+/// Names of the two logs in a worker's folder.
+const ORDERS: &str = "orders.jsonl";
+const REPORTS: &str = "reports.jsonl";
+
+/// A living worker.
+#[derive(Debug)]
+struct Arm {
+    orders: Writer<OrdersLine>,
+    reports: Reader<ReportsLine>,
+    unsynced: bool,
+}
+
+/// A dead worker with attempts that are not settled yet.
+#[derive(Debug)]
+struct Remains {
+    open: BTreeSet<AttemptKey>,
+    /// Held so that nobody takes the folder for a living worker's.
+    #[expect(dead_code, reason = "held for its lock")]
+    lock: Option<std::fs::File>,
+}
+
+/// All workers.
+#[derive(Debug)]
+pub(crate) struct Arms {
+    layout: Layout,
+    epoch: u64,
+    me: ProcessIdentity,
+    notes: UnboundedSender<Note>,
+    living: BTreeMap<WorkerId, Arm>,
+    dead: BTreeMap<WorkerId, Remains>,
+}
+
+impl Arms {
+    pub(crate) fn new(layout: Layout, epoch: u64, me: ProcessIdentity, notes: UnboundedSender<Note>) -> Self {
+        Self { layout, epoch, me, notes, living: BTreeMap::new(), dead: BTreeMap::new() }
+    }
+
+    /// Whether this worker is known, living or dead.
+    pub(crate) fn knows(&self, worker: &WorkerId) -> bool {
+        self.living.contains_key(worker) || self.dead.contains_key(worker)
+    }
+
+    /// Names of the living.
+    pub(crate) fn living(&self) -> impl Iterator<Item = &WorkerId> {
+        self.living.keys()
+    }
+
+    /// Takes up the link to a living worker: the first orders of this epoch are a `whole` that repeats `orders`.
+    ///
+    /// # Errors
+    /// When its logs cannot be opened, or it died meanwhile.
+    pub(crate) fn take_up(&mut self, worker: &WorkerId, orders: Orders) -> io::Result<Reports> {
+        let folder = self.layout.worker(worker);
+        let mut reports = Reader::<ReportsLine>::open(&folder, REPORTS)?;
+        reports.read()?;
+        let state = reports.state().clone();
+        let process =
+            state.worker.as_ref().map(model::link::WorkerIdentity::process).ok_or_else(|| {
+                io::Error::new(io::ErrorKind::InvalidData, "its first report names no process")
+            })?;
+        let pidfd = spool::process::pidfd_of(&process)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "its process is gone"))?;
+        self.watch_for_death(worker.clone(), pidfd);
+        let orders = Orders { brain: Some(self.me.clone()), seen: reports.seen(), ..orders };
+        let orders = Writer::<OrdersLine>::create(&folder, ORDERS, self.epoch, orders)?;
+        self.living.insert(worker.clone(), Arm { orders, reports, unsynced: true });
+        Ok(state)
+    }
+
+    fn watch_for_death(&self, worker: WorkerId, pidfd: OwnedFd) {
+        let notes = self.notes.clone();
+        tokio::spawn(async move {
+            // An error here means that the runtime is ending; the next brain finds the worker by its lock.
+            if spool::process::ended(pidfd).await.is_ok() {
+                drop(notes.send(Note::ProcessGone(worker)));
+            }
+        });
+    }
+
+    /// Appends an amendment to a worker's orders.
+    ///
+    /// # Errors
+    /// When the worker is not there any more, or the log cannot be written.
+    pub(crate) fn amend(&mut self, worker: &WorkerId, mut line: OrdersLine) -> io::Result<()> {
+        let arm = self
+            .living
+            .get_mut(worker)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("worker {worker} is gone")))?;
+        line.seen = Some(arm.reports.seen());
+        arm.unsynced = true;
+        arm.orders.amend(line).map(drop)
+    }
+
+    /// Removes an attempt's key: from a living worker's orders, or from a dead one's open attempts.
+    pub(crate) fn drop_key(&mut self, worker: &WorkerId, key: &AttemptKey) {
+        if let Some(remains) = self.dead.get_mut(worker) {
+            remains.open.remove(key);
+            return;
+        }
+        let there = self.living.get(worker).is_some_and(|arm| arm.orders.state().attempts.contains_key(key));
+        if there
+            && let Err(error) =
+                self.amend(worker, OrdersLine { drop: vec![key.clone()], ..OrdersLine::default() })
+        {
+            // The key stays in the orders; its task is terminal, so a later `whole` or the next brain drops it.
+            tracing::warn!(%worker, %key, %error, "failed to drop an attempt from the orders");
+        }
+    }
+
+    /// Reads a worker's reports; its state if it moved.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub(crate) fn read(&mut self, worker: &WorkerId) -> io::Result<Option<Reports>> {
+        let Some(arm) = self.living.get_mut(worker) else { return Ok(None) };
+        let fold = arm.reports.read()?;
+        let state = arm.reports.state();
+        arm.orders.seen_by_reader(state.seen);
+        if state.phase == model::link::Phase::Gap {
+            arm.orders.heal()?;
+        }
+        Ok(fold.changed.then(|| state.clone()))
+    }
+
+    /// Takes a worker for dead; its attempts stay open until each is settled.
+    pub(crate) fn bury_later(
+        &mut self,
+        worker: &WorkerId,
+        open: BTreeSet<AttemptKey>,
+        lock: Option<std::fs::File>,
+    ) {
+        self.living.remove(worker);
+        self.dead.insert(worker.clone(), Remains { open, lock });
+    }
+
+    /// The attempts named by a worker's orders.
+    pub(crate) fn ordered(&self, worker: &WorkerId) -> BTreeSet<AttemptKey> {
+        self.living
+            .get(worker)
+            .map(|arm| arm.orders.state().attempts.keys().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// Whether some worker reports that this attempt runs.
+    pub(crate) fn runs(&self, key: &AttemptKey) -> bool {
+        let running = |arm: &Arm| {
+            let report = arm.reports.state().attempts.get(key);
+            report.is_some_and(|report| report.state == AttemptState::Running)
+        };
+        self.living.values().any(running)
+    }
+
+    /// An attempt in a worker's orders.
+    pub(crate) fn order_of(&self, worker: &WorkerId, key: &AttemptKey) -> Option<AttemptOrder> {
+        self.living.get(worker)?.orders.state().attempts.get(key).cloned()
+    }
+
+    /// Moves the folders of dead workers aside whose attempts are all settled.
+    pub(crate) fn bury_settled(&mut self) {
+        let settled: Vec<WorkerId> = self
+            .dead
+            .iter()
+            .filter(|(_, remains)| remains.open.is_empty())
+            .map(|(id, _)| id.clone())
+            .collect();
+        for worker in settled {
+            match spool::recover::bury(&self.layout, &worker) {
+                Ok(()) => drop(self.dead.remove(&worker)),
+                Err(error) => tracing::warn!(%worker, %error, "failed to move a dead worker's folder aside"),
+            }
+        }
+    }
+
+    /// What must be synced of the orders written since the last call.
+    pub(crate) fn sync_jobs(&mut self) -> Vec<SyncJob> {
+        self.living
+            .values_mut()
+            .filter_map(|arm| std::mem::take(&mut arm.unsynced).then(|| arm.orders.sync_job()))
+            .collect()
+    }
+}

@@ -1,0 +1,445 @@
+//! The loop: drain, decide, act, publish, sleep.
+
+use std::time::Duration;
+
+use model::{Config, Durability, Entry, Millis, WorkerId};
+use policy::event::Event;
+use policy::{Rest, World};
+use spool::clock;
+use spool::journal::Journal;
+use spool::layout::Layout;
+use spool::lock::BrainLock;
+use spool::watch::{Hint, Watch};
+
+use serde_json::json;
+
+use crate::batches::Batches;
+use crate::ending::Ending;
+use crate::flush::Flushed;
+use crate::hands::Hands;
+use crate::inbox::{Inbox, Note, Signal};
+use crate::publish::Publisher;
+use crate::requests::{Requests, View};
+
+/// Plans carried out in one turn before facts are drained again: a plan that never ends is a mistake in the mind,
+/// and must not keep the loop from its signals.
+const PLANS_PER_TURN: usize = 64;
+/// How long the mind is left alone after an action could not be carried out.
+const PAUSE_AFTER_UNDONE: Millis = Millis(200);
+/// How often the brain makes sure that the lock is still its own.
+const LOCK_CHECK_EVERY: Millis = Millis(5_000);
+
+/// The brain, put together.
+pub(crate) struct Body {
+    pub(crate) config: Config,
+    pub(crate) layout: Layout,
+    pub(crate) world: World,
+    pub(crate) hands: Hands,
+    pub(crate) batches: Batches,
+    pub(crate) requests: Requests,
+    pub(crate) publisher: Publisher,
+    pub(crate) journal: Journal,
+    pub(crate) inbox: Inbox,
+    pub(crate) watch: Watch,
+    pub(crate) lock: BrainLock,
+    pub(crate) until_idle: bool,
+    pub(crate) clocks: Clocks,
+}
+
+/// Instants and levels the loop itself minds.
+#[derive(Debug, Default)]
+pub(crate) struct Clocks {
+    /// The instant the mind named.
+    pub(crate) wake_at: Option<Millis>,
+    /// Not to think before.
+    pub(crate) paused_until: Millis,
+    /// Next look at everything, event or not.
+    pub(crate) rescan_at: Millis,
+    /// Next look at the lock.
+    pub(crate) lock_check_at: Millis,
+    /// Told to leave.
+    pub(crate) leaving: bool,
+    /// Tasks that were left when everything else was done.
+    pub(crate) held: Vec<model::TaskId>,
+    /// Asked to end once idle, and idle.
+    pub(crate) idle_reached: bool,
+    /// Why changes could not be made durable.
+    pub(crate) storage_fault: Option<String>,
+    /// The lock is not ours any more.
+    pub(crate) lock_lost: bool,
+}
+
+impl Body {
+    /// Runs until there is an ending.
+    pub(crate) async fn run(mut self) -> Ending {
+        loop {
+            self.turn();
+            if let Some(ending) = self.ending() {
+                self.publisher.last(&self.world, clock::now(), self.hands.queues.notices());
+                if matches!(ending, Ending::Freed | Ending::FreedWithHeld(_)) {
+                    self.requests.freed();
+                }
+                return ending;
+            }
+            self.sleep().await;
+        }
+    }
+
+    fn turn(&mut self) {
+        let (notes, hints) = self.inbox.take();
+        for note in notes {
+            self.note(note);
+        }
+        for hint in coalesced(hints) {
+            self.hint(hint);
+        }
+        self.keep_time();
+        self.look_at_queues();
+        self.work_on_batches();
+        self.think();
+        self.flush();
+        self.hands.arms.bury_settled();
+        self.mind_the_end();
+        self.publisher.publish(&self.world, clock::now(), self.hands.queues.notices());
+    }
+
+    fn apply(&mut self, event: Event) {
+        if let Event::Started { task_id, worker, attempt, .. } = &event {
+            self.batches.started(task_id);
+            self.write_down("start", &json!({"task_id": task_id, "attempt": attempt, "worker": worker}));
+        }
+        self.world.apply(clock::now(), event);
+        self.publisher.touch();
+    }
+
+    /// A line for the audit; nothing depends on it.
+    fn write_down(&mut self, what: &str, about: &serde_json::Value) {
+        if let Err(error) = self.journal.append(clock::wall(), what, about) {
+            tracing::warn!(%error, "failed to write the journal");
+        }
+    }
+
+    fn apply_all(&mut self, events: impl IntoIterator<Item = Event>) {
+        for event in events {
+            self.apply(event);
+        }
+    }
+
+    fn note(&mut self, note: Note) {
+        match note {
+            Note::Inventory(inventory) => self.apply(Event::Inventory(inventory)),
+            Note::Readings(readings) => self.apply_all(readings.into_iter().map(Event::Read)),
+            Note::Blind(error) => tracing::warn!(error, "the GPUs could not be read; what was known stands"),
+            Note::ProcessGone(worker) => self.process_gone(&worker),
+            Note::LaunchExited { launch, status } => {
+                self.apply(Event::LaunchEnded { launch, status, message: None });
+            }
+            Note::Buried(worker, outcome) => self.buried(&worker, outcome),
+            Note::Flushed(flushed) => self.flushed(flushed),
+            Note::Staged(key, staged) => self.hands.place_running(&key, &staged),
+            Note::Told(task_id) => self.hands.tell.told(&task_id),
+            Note::Signal(Signal::Leave) => self.clocks.leaving = true,
+            Note::Signal(Signal::Down) => {
+                // The first frees the machine in its own time, the second at once.
+                let again = self.world.is_going_down();
+                let timeout = Millis::from_secs_f64(self.config.shutdown.timeout_s);
+                self.apply(Event::DownAsked { deadline: clock::now() + timeout, now: again });
+            }
+        }
+    }
+
+    fn hint(&mut self, hint: Hint) {
+        match hint {
+            Hint::Queue(class, priority) => self.hands.queues.folder_touched(class, priority),
+            Hint::Created(entry) => self.hands.queues.appeared(entry, false),
+            Hint::Closed(entry) => self.hands.queues.appeared(entry, true),
+            Hint::Gone(entry) => {
+                let event = self.hands.queues.gone(&entry);
+                self.apply_all(event);
+            }
+            Hint::Workers => self.look_for_workers(),
+            Hint::Worker(worker) => self.read_worker(&worker),
+            Hint::Requests => self.look_at_requests(),
+            Hint::Batches => {
+                let events = self.batches.look();
+                self.apply_all(events);
+            }
+            Hint::Rescan => {
+                self.watch.renew();
+                self.hands.queues.all_touched();
+                self.look_at_everything();
+            }
+            Hint::Poll => self.look_at_everything(),
+            // These are for waiting commands.
+            Hint::Ended(_) | Hint::Answers => {}
+        }
+    }
+
+    /// Scan is the truth: every folder and every log, events or not.
+    fn look_at_everything(&mut self) {
+        self.hands.queues.glance();
+        self.look_for_workers();
+        let workers: Vec<WorkerId> = self.hands.arms.living().cloned().collect();
+        for worker in workers {
+            self.read_worker(&worker);
+        }
+        let events = self.batches.look();
+        self.apply_all(events);
+        self.look_at_requests();
+    }
+
+    fn keep_time(&mut self) {
+        let now = clock::now();
+        if now >= self.clocks.rescan_at {
+            self.clocks.rescan_at = now + Millis::from_secs_f64(self.config.timing.rescan_s);
+            self.look_at_everything();
+        }
+        if now >= self.clocks.lock_check_at {
+            self.clocks.lock_check_at = now + LOCK_CHECK_EVERY;
+            self.clocks.lock_lost |= !self.lock.still_ours();
+        }
+    }
+
+    fn look_for_workers(&mut self) {
+        let found = match spool::worker::named(&self.layout) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "failed to list the workers");
+                return;
+            }
+        };
+        for worker in found {
+            if self.hands.arms.knows(&worker) {
+                continue;
+            }
+            match self.hands.arms.take_up(&worker, model::link::Orders::default()) {
+                Ok(reports) => {
+                    self.watch.add_worker(&worker);
+                    tracing::info!(%worker, "registered");
+                    self.apply(Event::WorkerBorn {
+                        worker: worker.clone(),
+                        reports: Box::new(reports),
+                        orders: None,
+                    });
+                    self.read_worker(&worker);
+                }
+                Err(error) => {
+                    tracing::warn!(%worker, %error, "a worker could not be taken up");
+                    self.process_gone(&worker);
+                }
+            }
+        }
+    }
+
+    fn read_worker(&mut self, worker: &WorkerId) {
+        match self.hands.arms.read(worker) {
+            Ok(Some(reports)) => {
+                self.apply(Event::Reported { worker: worker.clone(), reports: Box::new(reports) });
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%worker, %error, "failed to read a worker's reports"),
+        }
+    }
+
+    /// A pidfd fired: the lock decides whether the worker is dead.
+    fn process_gone(&mut self, worker: &WorkerId) {
+        self.read_worker(worker);
+        match spool::recover::pronounce(&self.layout, worker) {
+            Ok(Some(lock)) => {
+                tracing::info!(%worker, "a worker is gone");
+                self.watch.remove_worker(worker);
+                let open = self.hands.arms.ordered(worker);
+                self.hands.arms.bury_later(worker, open, Some(lock));
+                self.hands.launcher.bury(worker);
+            }
+            Ok(None) => tracing::warn!(%worker, "its process is gone but its lock is held"),
+            Err(error) => tracing::warn!(%worker, %error, "failed to try a worker's lock"),
+        }
+    }
+
+    /// Nothing of a dead worker runs any more: its outbox is read, then its death is a fact.
+    fn buried(&mut self, worker: &WorkerId, outcome: Result<(), String>) {
+        if let Err(error) = outcome {
+            tracing::error!(%worker, error, "what a dead worker left behind could not be ended");
+        }
+        match spool::recover::last_words(&self.layout, worker) {
+            Ok(reports) => {
+                self.apply(Event::Reported { worker: worker.clone(), reports: Box::new(reports) });
+            }
+            Err(error) => tracing::warn!(%worker, %error, "failed to read a dead worker's outbox"),
+        }
+        self.apply(Event::WorkerDied { worker: worker.clone(), with_machine: false });
+    }
+
+    fn look_at_requests(&mut self) {
+        let mut view = View { world: &self.world, queues: &self.hands.queues, batches: &mut self.batches };
+        let events = self.requests.look(&mut view);
+        self.apply_all(events);
+    }
+
+    fn look_at_queues(&mut self) {
+        let events = self.hands.queues.look(&mut self.hands.ledger);
+        for event in events {
+            let cancelled = match &event {
+                Event::Queued { task, .. } => {
+                    task.batch_id.as_ref().is_some_and(|id| self.batches.is_cancelled(id))
+                }
+                _ => false,
+            };
+            let task_id = match &event {
+                Event::Queued { task, .. } if cancelled => Some(task.task_id.clone()),
+                _ => None,
+            };
+            self.apply(event);
+            if let Some(task_id) = task_id {
+                self.apply(Event::CancelAsked { task_id });
+            }
+        }
+    }
+
+    fn work_on_batches(&mut self) {
+        let queued: Vec<Entry> = self.batches.work(&mut self.hands.ledger, clock::now());
+        if queued.is_empty() {
+            return;
+        }
+        for entry in queued {
+            self.hands.queues.remember(entry);
+        }
+        self.look_at_queues();
+    }
+
+    fn think(&mut self) {
+        if clock::now() < self.clocks.paused_until || self.clocks.storage_fault.is_some() {
+            return;
+        }
+        for _ in 0..PLANS_PER_TURN {
+            let plan = policy::plan(&self.world, clock::now());
+            self.clocks.wake_at = plan.wake_at;
+            if plan.actions.is_empty() {
+                return;
+            }
+            for action in plan.actions {
+                tracing::debug!(?action, "issued");
+                self.apply(Event::Issued(Box::new(action.clone())));
+                let events = self.hands.perform(action);
+                if events.iter().any(|event| matches!(event, Event::Undone { .. })) {
+                    self.clocks.paused_until = clock::now() + PAUSE_AFTER_UNDONE;
+                }
+                self.apply_all(events);
+            }
+            if clock::now() < self.clocks.paused_until {
+                return;
+            }
+        }
+        self.clocks.wake_at = Some(clock::now());
+    }
+
+    fn flush(&mut self) {
+        if !self.hands.flush.may_start() {
+            return;
+        }
+        let mut jobs = Vec::new();
+        if self.config.durability == Durability::Power {
+            jobs = self.hands.arms.sync_jobs();
+        }
+        if !self.hands.ledger.pending().is_empty() {
+            jobs.push(self.hands.ledger.pending().take());
+        }
+        self.hands.flush.start(jobs);
+    }
+
+    /// A group is durable: its ends are told, and only then are the attempts dropped from the orders.
+    fn flushed(&mut self, flushed: Flushed) {
+        self.hands.flush.landed();
+        if let Some(error) = flushed.error {
+            tracing::error!(error, "changes could not be made durable; nothing more is started");
+            self.clocks.storage_fault = Some(error);
+        }
+        for ended in flushed.ended {
+            let complete = ended.record.status == Some(model::Status::Complete);
+            let error = ended.record.error.as_ref();
+            let why = error.map(|error| format!("{}: {}", error.class.name(), error.code));
+            self.write_down("end", &json!({"task_id": ended.task_id, "complete": complete, "error": why}));
+            self.hands.tell.tell(&ended.task_id, &ended.record);
+            self.requests.ended(&ended.task_id, &ended.record);
+            let counted = self.batches.ended(&ended.task_id, &ended.record);
+            self.apply(Event::Finished { task_id: ended.task_id, complete });
+            self.apply_all(counted);
+            if let Some((worker, key)) = ended.at {
+                self.hands.arms.drop_key(&worker, &key);
+            }
+        }
+    }
+
+    fn mind_the_end(&mut self) {
+        if !self.until_idle || self.clocks.idle_reached || self.batches.any_live() {
+            return;
+        }
+        if !self.hands.queues.is_settled() || !self.hands.flush.is_idle() {
+            return;
+        }
+        let held = match self.world.rest() {
+            Rest::Busy => return,
+            Rest::Idle => Vec::new(),
+            Rest::Held(held) => held,
+        };
+        self.clocks.idle_reached = true;
+        self.clocks.held = held;
+        let timeout = Millis::from_secs_f64(self.config.shutdown.timeout_s);
+        self.apply(Event::DownAsked { deadline: clock::now() + timeout, now: false });
+    }
+
+    fn ending(&mut self) -> Option<Ending> {
+        if self.clocks.lock_lost {
+            return Some(Ending::LockLost);
+        }
+        if let Some(error) = &self.clocks.storage_fault {
+            return Some(Ending::StorageFault(error.clone()));
+        }
+        if self.clocks.leaving && self.hands.flush.is_idle() {
+            return Some(Ending::Left);
+        }
+        if self.world.is_down() && self.hands.flush.is_idle() {
+            let held = std::mem::take(&mut self.clocks.held);
+            return Some(if held.is_empty() { Ending::Freed } else { Ending::FreedWithHeld(held) });
+        }
+        None
+    }
+
+    async fn sleep(&mut self) {
+        if self.hands.queues.has_more() {
+            tokio::task::yield_now().await;
+            return;
+        }
+        let now = clock::now();
+        let until = [
+            self.clocks.wake_at.map(|at| at.max(self.clocks.paused_until)),
+            Some(self.clocks.rescan_at),
+            Some(self.clocks.lock_check_at),
+            self.publisher.due(),
+            self.batches.record_due(),
+            self.hands.queues.look_again(),
+        ];
+        let wait = until.into_iter().flatten().min().map_or(Millis(1_000), |at| at - now);
+        if wait <= Millis::ZERO {
+            tokio::task::yield_now().await;
+            return;
+        }
+        let wait = Duration::from_millis(wait.0.unsigned_abs());
+        // Either outcome is a reason to turn: a fact came, or it is time.
+        drop(tokio::time::timeout(wait, self.inbox.wait()).await);
+    }
+}
+
+/// One hint of each kind is enough, in the order of the first: hints say where to look, not what happened.
+fn coalesced(hints: Vec<Hint>) -> Vec<Hint> {
+    let mut kept: Vec<Hint> = Vec::with_capacity(hints.len().min(64));
+    for hint in hints {
+        // Hints about single files are all different; only the others repeat.
+        let single = matches!(hint, Hint::Created(_) | Hint::Closed(_) | Hint::Gone(_));
+        if single || !kept.contains(&hint) {
+            kept.push(hint);
+        }
+    }
+    kept
+}

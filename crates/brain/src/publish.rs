@@ -1,0 +1,97 @@
+//! Writes the picture, and what has been learned, at most so often.
+
+use model::Millis;
+use policy::{PictureFrame, World};
+use spool::atomic;
+use spool::clock;
+use spool::layout::Layout;
+
+/// Between two writings of `gpu_state.json`: at most 20 a second.
+const PICTURE_EVERY: Millis = Millis(50);
+/// Between two writings of `brain/learned.json`.
+const LEARNED_EVERY: Millis = Millis(10_000);
+
+/// The writer of derived files.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    layout: Layout,
+    frame: PictureFrame,
+    changed: bool,
+    pictured: Option<Millis>,
+    learned: Millis,
+    learned_text: String,
+}
+
+impl Publisher {
+    pub(crate) fn new(layout: Layout, epoch: u64, brain_pid: u32) -> Self {
+        let frame = PictureFrame { seq: 0, epoch, boot_id: clock::boot_id().ok(), brain_pid };
+        Self {
+            layout,
+            frame,
+            changed: true,
+            pictured: None,
+            learned: clock::now(),
+            learned_text: String::new(),
+        }
+    }
+
+    /// Something may look different now.
+    pub(crate) const fn touch(&mut self) {
+        self.changed = true;
+    }
+
+    /// When there is something to write.
+    pub(crate) fn due(&self) -> Option<Millis> {
+        let picture = self.changed.then(|| self.pictured.map_or(Millis::ZERO, |last| last + PICTURE_EVERY));
+        picture.into_iter().chain([self.learned + LEARNED_EVERY]).min()
+    }
+
+    /// Writes what is due.
+    pub(crate) fn publish(&mut self, world: &World, now: Millis, notices: impl Iterator<Item = String>) {
+        let due = self.pictured.is_none_or(|last| now - last >= PICTURE_EVERY);
+        if self.changed && due {
+            self.write_picture(world, now, notices);
+        }
+        if now - self.learned >= LEARNED_EVERY {
+            self.write_learned(world, now);
+        }
+    }
+
+    /// Writes both, at a clean stop.
+    pub(crate) fn last(&mut self, world: &World, now: Millis, notices: impl Iterator<Item = String>) {
+        self.write_picture(world, now, notices);
+        self.write_learned(world, now);
+    }
+
+    fn write_picture(&mut self, world: &World, now: Millis, notices: impl Iterator<Item = String>) {
+        self.frame.seq += 1;
+        let mut picture = policy::picture(world, now, clock::wall(), self.frame.clone());
+        picture.notices.extend(notices);
+        // The first writing is made durable: a replace of a name that never was durable can vanish in a power cut.
+        let durable = self.pictured.is_none();
+        match serde_json::to_vec_pretty(&picture).map_err(std::io::Error::other) {
+            Ok(bytes) => {
+                if let Err(error) = atomic::replace(&self.layout.gpu_state(), &bytes, durable) {
+                    tracing::warn!(%error, "failed to write gpu_state.json");
+                }
+            }
+            Err(error) => tracing::error!(%error, "the picture cannot be written as JSON"),
+        }
+        self.pictured = Some(now);
+        self.changed = false;
+    }
+
+    fn write_learned(&mut self, world: &World, now: Millis) {
+        self.learned = now;
+        match serde_json::to_string_pretty(&world.learned()) {
+            Ok(text) if text != self.learned_text => {
+                match atomic::replace(&self.layout.learned(), text.as_bytes(), true) {
+                    Ok(()) => self.learned_text = text,
+                    Err(error) => tracing::warn!(%error, "failed to write learned.json"),
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "what was learned cannot be written as JSON"),
+        }
+    }
+}

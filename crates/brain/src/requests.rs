@@ -1,0 +1,199 @@
+//! What the command line asked through `brain/requests/`, and the answers that are still owed.
+//!
+//! A request file goes only once it is answered, so a brain that dies in between finds it again; every verb can be
+//! done twice.
+
+use std::collections::BTreeMap;
+
+use model::reason::ReasonTold;
+use model::request::{AboutTask, Answer, Request, Verb};
+use model::{BatchId, Durability, FailureClass, Millis, TaskId, TaskRecord};
+use policy::World;
+use policy::event::Event;
+use spool::clock;
+use spool::find::{self, Place};
+use spool::layout::Layout;
+use spool::request::Requests as Counter;
+use uuid::Uuid;
+
+use crate::batches::Batches;
+use crate::queues::Queues;
+
+/// A cancel whose tasks have not all ended.
+#[derive(Debug)]
+struct Owed {
+    request: Uuid,
+    about: Vec<AboutTask>,
+    open: BTreeMap<TaskId, usize>,
+    batch: Option<BatchId>,
+}
+
+/// Requests that are being worked on.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    layout: Layout,
+    counter: Counter,
+    owed: Vec<Owed>,
+    down: Vec<Uuid>,
+}
+
+/// What a request may look at.
+pub(crate) struct View<'a> {
+    pub(crate) world: &'a World,
+    pub(crate) queues: &'a Queues,
+    pub(crate) batches: &'a mut Batches,
+}
+
+impl Requests {
+    pub(crate) fn new(layout: Layout, durability: Durability) -> Self {
+        let counter = Counter::new(layout.clone(), durability);
+        Self { layout, counter, owed: Vec::new(), down: Vec::new() }
+    }
+
+    /// Takes up requests that are new; the answer is facts.
+    pub(crate) fn look(&mut self, view: &mut View<'_>) -> Vec<Event> {
+        let mut events = Vec::new();
+        let found = match self.counter.take() {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "failed to read requests");
+                return events;
+            }
+        };
+        for (id, asked) in found {
+            tracing::info!(verb = ?asked.verb, by = asked.by, ids = ?asked.ids, "asked");
+            match asked.verb {
+                Verb::Why => self.why(id, &asked, view),
+                Verb::Cancel => self.cancel(id, &asked, view, &mut events),
+                Verb::Down => events.push(self.down(id, &asked)),
+            }
+        }
+        events
+    }
+
+    fn answer(&mut self, id: Uuid, answer: &Answer) {
+        if let Err(error) = self.counter.answer(&id, answer) {
+            tracing::warn!(request = %id, %error, "failed to write an answer");
+        }
+    }
+
+    fn why(&mut self, id: Uuid, asked: &Request, view: &View<'_>) {
+        let about: Vec<AboutTask> = asked.ids.iter().map(|name| self.why_one(name, view)).collect();
+        let ok = about.iter().all(|one| one.outcome != "unknown");
+        self.answer(id, &Answer { ok, about, message: String::new() });
+    }
+
+    fn why_one(&self, name: &str, view: &View<'_>) -> AboutTask {
+        let now = clock::now();
+        let task_id = TaskId::new(name).ok();
+        if let Some((reason, start)) = task_id.as_ref().and_then(|task| policy::why(view.world, now, task)) {
+            let outcome = if matches!(reason, model::Reason::Running { .. }) { "running" } else { "waiting" };
+            let starts_in_s = start.map(|start: Millis| (start - now).as_secs_f64().max(0.0));
+            return about(name, outcome, Some(reason.told()), starts_in_s);
+        }
+        if let Some(reason) = view.queues.waiting_outside(name) {
+            return about(name, "waiting", Some(reason.told()), None);
+        }
+        match task_id.and_then(|task| find::locate(&self.layout, &task).ok().flatten()) {
+            Some(located) => match located.place {
+                Place::Queue(_) => {
+                    let text = "thousands of tasks of its priority are ahead of it".to_owned();
+                    about(name, "waiting", Some(ReasonTold { code: "behind".into(), text }), None)
+                }
+                Place::Processing => about(name, "running", None, None),
+                _ => about(name, "already_ended", None, None),
+            },
+            None => about(name, "unknown", None, None),
+        }
+    }
+
+    fn cancel(&mut self, id: Uuid, asked: &Request, view: &mut View<'_>, events: &mut Vec<Event>) {
+        let mut owed = Owed { request: id, about: Vec::new(), open: BTreeMap::new(), batch: None };
+        let now = clock::now();
+        for name in &asked.ids {
+            let as_batch = BatchId::new(name.as_str()).ok().filter(|batch| view.batches.is_live(batch));
+            let tasks = match (&as_batch, TaskId::new(name.as_str())) {
+                (Some(batch), _) => view.batches.cancel(batch),
+                (None, Ok(task)) => vec![task],
+                (None, Err(_)) => Vec::new(),
+            };
+            if tasks.is_empty() {
+                owed.about.push(about(name, "unknown", None, None));
+            }
+            for task in tasks {
+                let known = policy::why(view.world, now, &task).is_some();
+                if known {
+                    events.push(Event::CancelAsked { task_id: task.clone() });
+                }
+                if known || as_batch.is_some() {
+                    owed.open.insert(task.clone(), owed.about.len());
+                    owed.about.push(about(task.as_str(), "stopping", None, None));
+                } else {
+                    let outcome = self.where_is(&task);
+                    owed.about.push(about(name, outcome, None, None));
+                }
+            }
+            owed.batch = as_batch.or(owed.batch);
+        }
+        self.owed.push(owed);
+        self.settle();
+    }
+
+    fn where_is(&self, task: &TaskId) -> &'static str {
+        match find::locate(&self.layout, task).ok().flatten().map(|located| located.place) {
+            Some(Place::Complete | Place::Failed) => "already_ended",
+            Some(Place::Queue(_) | Place::Processing) => "not_yet_read",
+            _ => "unknown",
+        }
+    }
+
+    fn down(&mut self, id: Uuid, asked: &Request) -> Event {
+        self.down.push(id);
+        let timeout = Millis::from_secs_f64(asked.timeout_s.unwrap_or(60.0));
+        Event::DownAsked { deadline: clock::now() + timeout, now: asked.now }
+    }
+
+    /// A task has ended: cancels that waited for it move on.
+    pub(crate) fn ended(&mut self, task: &TaskId, record: &TaskRecord) {
+        let cancelled = record.error.as_ref().is_some_and(|error| error.class == FailureClass::Cancelled);
+        let outcome = if cancelled { "cancelled" } else { "already_ended" };
+        for owed in &mut self.owed {
+            if let Some(place) = owed.open.remove(task)
+                && let Some(one) = owed.about.get_mut(place)
+            {
+                outcome.clone_into(&mut one.outcome);
+            }
+        }
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        let (done, open) = std::mem::take(&mut self.owed).into_iter().partition(|owed| owed.open.is_empty());
+        self.owed = open;
+        let done: Vec<Owed> = done;
+        for owed in done {
+            let ok = owed.about.iter().all(|one| one.outcome == "cancelled");
+            let cancelled = owed.about.iter().filter(|one| one.outcome == "cancelled").count();
+            let message = format!("{cancelled} of {} cancelled", owed.about.len());
+            self.answer(owed.request, &Answer { ok, about: owed.about, message });
+        }
+    }
+
+    /// The machine is free: those who asked for it are told.
+    pub(crate) fn freed(&mut self) {
+        for id in std::mem::take(&mut self.down) {
+            let message = "the machine is free: nothing runs, no model is loaded".to_owned();
+            self.answer(id, &Answer { ok: true, about: Vec::new(), message });
+        }
+    }
+}
+
+fn about(id: &str, outcome: &str, reason: Option<ReasonTold>, starts_in_s: Option<f64>) -> AboutTask {
+    AboutTask {
+        id: id.to_owned(),
+        task_id: TaskId::new(id).ok(),
+        outcome: outcome.to_owned(),
+        reason,
+        starts_in_s,
+    }
+}
