@@ -1,1 +1,13 @@
-//! Stories.
+//! Stories: what people see, told with virtual workers and virtual time.
+
+mod adoption;
+mod batches;
+mod chaos;
+mod choice;
+mod endings;
+mod evictions;
+mod launches;
+mod make;
+mod rig;
+mod shown;
+mod states;
