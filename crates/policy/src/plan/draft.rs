@@ -21,6 +21,8 @@ pub(super) struct Draft<'w> {
     pub exclusive: Option<Exclusive<'w>>,
     /// Queued tasks that an action of this plan is about.
     pub spoken_for: BTreeSet<&'w Entry>,
+    /// Busy LLMs that get no further requests, so that scripts get their room.
+    pub drained: u64,
     actions: Vec<Action>,
     wake_at: Option<Millis>,
     heads: Vec<(TaskId, Reason)>,
@@ -63,6 +65,7 @@ impl<'w> Draft<'w> {
             desks: Vec::new(),
             exclusive: world.exclusive(now),
             spoken_for: BTreeSet::new(),
+            drained: 0,
             actions: Vec::new(),
             wake_at: None,
             heads: Vec::new(),

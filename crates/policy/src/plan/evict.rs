@@ -36,6 +36,7 @@ pub(super) fn drain(draft: &mut Draft<'_>) {
             .is_some()
     {
         draft.desks[victim].taken = true;
+        draft.drained += 1;
     }
 }
 
@@ -48,6 +49,7 @@ pub(super) fn evict(draft: &mut Draft<'_>, left: &[Left<'_>]) {
     if scripts > 0 {
         scripts += world.queue.unparsed(TaskClass::Script);
     }
+    scripts = scripts.saturating_sub(draft.drained);
     while scripts > 0 {
         let fits = |desk: &Desk<'_>| waiting.iter().any(|left| place::fits(left.shape, &desk.gpu.facts));
         let Some(victim) = victim(draft, &fits).filter(|at| draft.desks[*at].is_idle_llm()) else { return };

@@ -1,1 +1,151 @@
-//! Stories.
+//! When an LLM makes room for scripts: the thresholds as a table, and the stories behind them.
+
+use model::config::EvictionPolicy;
+use model::{GpuState, Millis, TaskClass};
+
+use super::make::{QWEN_7B, QWEN_14B, config, prompt, script, whisper};
+use super::rig::Rig;
+use crate::evict::{Eviction, EvictionFacts, should_evict};
+
+fn says(scripts: u64, llms: u64, idle: u64, script_s: i64, reload_s: i64) -> Option<Eviction> {
+    let facts = EvictionFacts {
+        scripts_waiting: scripts,
+        llms_waiting: llms,
+        idle_llms: idle,
+        script_time: Millis::from_secs(script_s),
+        reload_time: Millis::from_secs(reload_s),
+    };
+    should_evict(&EvictionPolicy::default(), &facts)
+}
+
+#[test]
+fn the_three_thresholds() {
+    use Eviction::{Backlog, HugeBacklog, WaitOutweighsReload};
+    // (scripts, LLM tasks waiting, idle LLM GPUs, seconds a script, seconds a reload)
+    let table = [
+        ((0, 0, 3, 45, 120), None),
+        ((5, 9, 3, 45, 120), None),
+        ((6, 9, 3, 45, 120), Some(Backlog)),
+        ((6, 0, 0, 45, 120), None),
+        ((20, 0, 0, 45, 120), None),
+        ((21, 0, 0, 45, 120), Some(HugeBacklog)),
+        ((21, 1, 0, 45, 120), None),
+        ((21, 1, 1, 45, 120), Some(Backlog)),
+        // 2 × 45 s on one GPU is less than 120 s, 3 × 45 s is more; shared by two GPUs it is less again.
+        ((2, 0, 1, 45, 120), None),
+        ((3, 0, 1, 45, 120), Some(WaitOutweighsReload)),
+        ((3, 0, 2, 45, 120), None),
+        ((1, 0, 1, 121, 120), Some(WaitOutweighsReload)),
+        // Nothing is divided by no GPU at all.
+        ((3, 0, 0, 1_000_000, 1), None),
+    ];
+    for ((scripts, llms, idle, script_s, reload_s), expected) in table {
+        assert_eq!(
+            says(scripts, llms, idle, script_s, reload_s),
+            expected,
+            "{scripts} {llms} {idle} {script_s} {reload_s}"
+        );
+    }
+}
+
+#[test]
+fn scripts_prefer_an_idle_gpu() {
+    let mut rig = Rig::new().gpus([24_576, 24_576]);
+    rig.drop_task(prompt("a")).run_until_ended("a");
+    rig.drop_task(whisper("w")).run_until_ended("w");
+    assert_eq!(rig.ended("w").gpu.as_deref(), Some("1"));
+    assert_eq!(rig.unloads(), 0);
+}
+
+#[test]
+fn a_few_scripts_leave_an_llm_alone_until_they_have_waited_as_long_as_its_reload() {
+    let mut rig = Rig::new().gpus([24_576]);
+    rig.drop_task(prompt("a")).run_until_ended("a");
+    let ended = rig.now;
+    rig.drop_task(whisper("w")).run_for(1_000);
+    assert_eq!(rig.state(0), GpuState::LlmReady);
+    insta::assert_snapshot!(
+        rig.why("w"),
+        @"an LLM is loaded on every GPU that could run it, and the backlog of scripts does not yet justify unloading one (1 waiting, evicted above 5)"
+    );
+    rig.run_until("the eviction", |rig| rig.unloads() == 1);
+    // 160 s is what the configuration says of qwen2.5:14b.
+    assert_eq!((rig.now - ended).0, 160_000);
+    rig.run_until_ended("w");
+}
+
+#[test]
+fn one_llm_goes_for_the_sixth_script_and_not_two() {
+    let mut rig = Rig::new().gpus([24_576, 24_576]);
+    rig.drop_tasks((0..40).map(|n| prompt(&format!("p{n}"))));
+    rig.run_until("two LLMs", |rig| rig.boots() == 2).run_until_rest();
+    assert_eq!((rig.state(0), rig.state(1)), (GpuState::LlmReady, GpuState::LlmReady));
+    rig.times.script = 40_000;
+    rig.drop_tasks((0..6).map(|n| script(&format!("s{n}"), "embed").estimate(20.0))).run_for(2_000);
+    assert_eq!(rig.unloads(), 1);
+}
+
+#[test]
+fn a_busy_llm_is_never_cut() {
+    let mut rig = Rig::new().gpus([24_576]);
+    rig.times.llm = 30_000;
+    rig.drop_task(prompt("long")).run_until("it runs", |rig| rig.state(0) == GpuState::LlmBusy);
+    rig.drop_tasks((0..25).map(|n| whisper(&format!("w{n}")))).run_for(10_000);
+    assert_eq!((rig.state(0), rig.unloads()), (GpuState::LlmBusy, 0));
+    rig.run_until_ended("long");
+    assert_eq!(rig.ended("long").attempt, 1);
+    rig.run_until("room", |rig| rig.unloads() == 1);
+}
+
+#[test]
+fn without_the_preference_the_cheapest_llm_drains_though_another_is_idle() {
+    let story = |prefer_idle: bool| {
+        let mut config = config();
+        config.resource_manager.eviction_policy.prefer_idle_llm_eviction = prefer_idle;
+        let mut rig = Rig::with(config).gpus([24_576, 6_000]);
+        // GPU 0 holds the 14B (160 s to reload), GPU 1 the 7B (120 s).
+        rig.drop_task(prompt("big").with_model(QWEN_14B))
+            .drop_task(prompt("small").with_model(QWEN_7B).gpu(model::task::GpuRequirement::Key("1".into())));
+        rig.run_until_rest();
+        rig.times.llm = 20_000;
+        rig.drop_task(prompt("busy").with_model(QWEN_7B)).run_for(100);
+        assert_eq!((rig.state(0), rig.state(1)), (GpuState::LlmReady, GpuState::LlmBusy));
+        rig.drop_tasks((0..6).map(|n| whisper(&format!("w{n}")).estimate(20.0)));
+        rig.drop_task(prompt("behind").with_model(QWEN_7B).gpu(model::task::GpuRequirement::Key("1".into())))
+            .run_for(5_000);
+        rig
+    };
+    let rig = story(true);
+    assert_eq!(rig.unloads(), 1);
+    assert_ne!(rig.state(0), GpuState::LlmReady, "the idle one went");
+    let rig = story(false);
+    assert_eq!(rig.state(0), GpuState::LlmReady, "the idle one stays");
+    assert_eq!(rig.state(1), GpuState::LlmBusy, "the cheapest drains, and its request is not cut");
+    assert!(!rig.starts().contains(&"behind".to_owned()), "it gets no new one");
+}
+
+#[test]
+fn what_comes_first_by_priority_gets_the_gpu_that_becomes_free() {
+    let mut rig = Rig::new().gpus([24_576]);
+    rig.drop_task(whisper("now")).run_until("it runs", |rig| rig.state(0) == GpuState::ScriptBusy);
+    rig.drop_task(whisper("later")).drop_task(prompt("urgent").priority(5)).run_until_ended("urgent");
+    assert_eq!(rig.starts(), ["now", "urgent"]);
+    rig.run_until_ended("later");
+}
+
+#[test]
+fn learned_reloads_replace_the_prior() {
+    let mut rig = Rig::new().gpus([24_576]);
+    for n in 0..3 {
+        rig.drop_task(prompt(&format!("p{n}"))).run_until_ended(&format!("p{n}"));
+        rig.drop_tasks((0..6).map(|w| whisper(&format!("w{n}-{w}")))).run_until_rest();
+    }
+    assert!((rig.picture().boot_times[QWEN_14B] - 5.0).abs() < f64::EPSILON);
+    rig.drop_task(prompt("last")).run_until_ended("last");
+    // A reload of 5 s is soon outweighed: one script is enough.
+    rig.drop_task(script("alone", "embed").media(600.0));
+    let waits_from = rig.now;
+    rig.run_until("its room", |rig| rig.unloads() == 4);
+    assert!((rig.now - waits_from).0 <= 5_000);
+    assert_eq!(rig.picture().queues[&TaskClass::Script].waiting, 1);
+}

@@ -104,6 +104,11 @@ impl Drop {
         self
     }
 
+    pub(super) fn estimate(mut self, seconds: f64) -> Self {
+        self.task.estimated_duration_sec = Some(seconds);
+        self
+    }
+
     pub(super) fn timeout(mut self, seconds: f64) -> Self {
         self.task.timeout_s = Some(seconds);
         self

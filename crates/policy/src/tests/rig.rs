@@ -41,6 +41,7 @@ struct VirtualWorker {
     orders: Orders,
     reports: Reports,
     loads: BTreeMap<(String, Option<String>), u32>,
+    dead: bool,
 }
 
 pub(super) struct Rig {
@@ -476,7 +477,7 @@ impl Rig {
     // -------------------------------------------------------------------------------------------- the workers
 
     fn report(&mut self, worker: &WorkerId) {
-        if let Some(found) = self.workers.get(worker) {
+        if let Some(found) = self.workers.get(worker).filter(|found| !found.dead) {
             let reports = Box::new(found.reports.clone());
             self.tell(Event::Reported { worker: worker.clone(), reports });
         }
@@ -579,8 +580,12 @@ impl Rig {
             can: if gpu.is_some() { self.can.clone() } else { Can::default() },
             ..Reports::default()
         };
-        let virtual_worker =
-            VirtualWorker { orders: Orders::default(), reports: reports.clone(), loads: BTreeMap::new() };
+        let virtual_worker = VirtualWorker {
+            orders: Orders::default(),
+            reports: reports.clone(),
+            loads: BTreeMap::new(),
+            dead: false,
+        };
         self.workers.insert(worker.clone(), virtual_worker);
         self.tell(Event::WorkerBorn { worker: worker.clone(), reports: Box::new(reports), orders: None });
         worker
@@ -687,11 +692,27 @@ impl Rig {
             if !with_machine {
                 self.report(&id);
             }
+            if let Some(found) = self.workers.get_mut(&id) {
+                found.dead = true;
+            }
             self.tell(Event::WorkerDied { worker: id.clone(), with_machine });
             self.think();
             self.workers.remove(&id);
         }
         self
+    }
+
+    /// What the worker of a GPU runs has ended, its record lies there, and then it dies.
+    pub(super) fn kill_worker_after_end(&mut self, gpu: u32) -> &mut Self {
+        let found = self
+            .workers
+            .iter()
+            .find(|(_, worker)| worker.reports.gpu.as_ref().is_some_and(|identity| identity.index == gpu));
+        let (id, worker) = found.map(|(id, worker)| (id.clone(), worker.clone())).expect("a worker");
+        for key in worker.orders.attempts.keys() {
+            self.end_attempt(&id, key, None);
+        }
+        self.kill_worker(gpu, false)
     }
 
     /// The engine of a GPU dies.
