@@ -10,9 +10,9 @@
 
 mod claim;
 mod end;
-mod essence;
+pub(crate) mod essence;
 mod reject;
-mod requeue;
+pub(crate) mod requeue;
 mod submit;
 
 use std::io;

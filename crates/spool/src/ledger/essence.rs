@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 /// What a task asks for, without what merely happened to it.
 #[derive(Debug, PartialEq)]
-pub(super) struct Essence {
+pub(crate) struct Essence {
     task_type: TaskType,
     job_type: String,
     prompt: Option<String>,
@@ -21,7 +21,7 @@ pub(super) struct Essence {
 
 impl Essence {
     /// Of a record that lies in a queue of this class.
-    pub(super) fn of(record: &TaskRecord, class: TaskClass) -> Self {
+    pub(crate) fn of(record: &TaskRecord, class: TaskClass) -> Self {
         let task_type = record.task_type.unwrap_or(TaskType::default_of(class));
         let mut args = record.script_args.clone().unwrap_or_default();
         if class == TaskClass::Script {

@@ -109,7 +109,7 @@ fn lists(record: &TaskRecord, key: &AttemptKey) -> bool {
 
 /// The names a task may have in a queue when it comes back: its own, and another where a new drop has that one now.
 /// The content states the id, so the name does not matter.
-fn names(task: &TaskId, attempt: u32) -> [String; 2] {
+pub(crate) fn names(task: &TaskId, attempt: u32) -> [String; 2] {
     let own = task_file(task);
     let other = TaskId::new(format!("{task}.again-{attempt}"));
     let other = other.or_else(|_| TaskId::new(format!("again-{attempt}.{}", short(task))));
