@@ -19,6 +19,8 @@ pub(crate) enum Presence {
         /// Its process id.
         pid: u32,
     },
+    /// One has been started and has not taken its place yet.
+    Starts,
     /// None does.
     Absent,
 }

@@ -20,7 +20,7 @@ use bar::bar;
 use paper::Paper;
 
 /// Width where the terminal's is not known, in characters: every column fits.
-pub(crate) const WIDTH_DEFAULT: usize = 98;
+pub(crate) const WIDTH_DEFAULT: usize = 100;
 /// Widths that make sense, in characters.
 const WIDTHS: std::ops::RangeInclusive<usize> = 66..=120;
 /// More batches than these are counted, not listed.
@@ -83,6 +83,7 @@ fn title(frame: &Frame<'_>, paper: &mut Paper) {
     }
     match (&frame.brain, frame.picture) {
         (Presence::Runs { .. }, _) => {}
+        (Presence::Starts, _) => paper.line("The brain is starting."),
         (Presence::Absent, None) => paper.wrapped("", "Nothing runs. `gpuspool up` starts the work."),
         (Presence::Absent, Some(picture)) => {
             let age = duration(seconds(frame.now, picture.written_at));

@@ -254,6 +254,8 @@ fn without_a_brain_the_picture_is_old_and_the_queues_are_counted() {
     let mut old = picture(vec![llm(0, GpuState::LlmReady, -5_000)]);
     old.written_at = at(-4_000);
     insta::assert_snapshot!(screen_of(Some(&old), Presence::Absent, WIDTH_DEFAULT));
+    let starting = screen_of(None, Presence::Starts, WIDTH_DEFAULT);
+    assert!(starting.contains("The brain is starting."), "{starting}");
     insta::assert_snapshot!("before_the_first_brain", screen_of(None, Presence::Absent, WIDTH_DEFAULT));
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn run(options: &Options, settings: &Settings, console: &mut Console<
     match presence(&settings.layout) {
         Presence::Runs { .. } => by_the_brain(options, limit, settings, console)?,
         Presence::Absent if nobody_works(settings) => console.note("nothing runs"),
-        Presence::Absent => by_a_brain_of_our_own(options, limit, settings, console)?,
+        Presence::Starts | Presence::Absent => by_a_brain_of_our_own(options, limit, settings, console)?,
     }
     if console.json {
         console.say_json(&serde_json::json!({ "free": true }))?;

@@ -52,6 +52,12 @@ impl Sight {
         Ok(Self { picture, brain: presence(&settings.layout), queued })
     }
 
+    /// The same for whoever has just started a brain.
+    pub(crate) fn of_our_brain(self) -> Self {
+        let brain = if self.brain == Presence::Absent { Presence::Starts } else { self.brain };
+        Self { brain, ..self }
+    }
+
     /// The sight as text.
     pub(crate) fn drawn(&self, width: usize) -> String {
         draw(&Frame {
@@ -87,7 +93,7 @@ pub(crate) fn run(options: &Options, settings: &Settings, console: &mut Console<
     if console.json {
         let pid = match sight.brain {
             Presence::Runs { pid } => Some(pid),
-            Presence::Absent => None,
+            Presence::Starts | Presence::Absent => None,
         };
         console.say_json(&serde_json::json!({
             "spool": settings.layout.root(),

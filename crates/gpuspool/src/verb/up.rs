@@ -20,6 +20,7 @@ use crate::brain::{self, Presence, presence};
 use crate::console::Console;
 use crate::failure::{Failure, exit};
 use crate::live::{Live, terminal_size, width};
+use crate::sanitize::one_line;
 
 /// A brain that has not taken its lock by then will not.
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -74,7 +75,11 @@ pub(crate) fn run(options: &Options, settings: &Settings, console: &mut Console<
     if options.detach {
         return runtime.block_on(detach(command.into(), settings, &shown, console));
     }
-    let status = runtime.block_on(attend(command.into(), settings, live.then_some(&shown), console))?;
+    let (status, asked) =
+        runtime.block_on(attend(command.into(), settings, live.then_some(&shown), console))?;
+    if asked && status.success() {
+        console.note("the machine is free");
+    }
     if live && !status.success() {
         shown.last_lines(console);
     }
@@ -112,18 +117,19 @@ fn start(mut command: Command) -> Result<Child, Failure> {
     command.spawn().map_err(|error| Failure::io("start the brain", &error))
 }
 
-/// Stays with the brain until it ends.
+/// Stays with the brain until it ends; whether it was asked to free the machine.
 async fn attend(
     command: Command,
     settings: &Settings,
     live: Option<&Shown>,
     console: &mut Console<'_>,
-) -> Result<ExitStatus, Failure> {
+) -> Result<(ExitStatus, bool), Failure> {
     // Listening before the brain is there: no signal falls between.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut child = start(command)?;
+    let mut asked = false;
     let mut screen = match live {
         Some(shown) => Screen::Live { live: Live::enter(console)?, log: &shown.log, interrupts: 0 },
         None => Screen::Plain(console),
@@ -131,8 +137,9 @@ async fn attend(
     loop {
         screen.draw(settings);
         tokio::select! {
-            status = child.wait() => return Ok(status?),
+            status = child.wait() => return Ok((status?, asked)),
             _ = interrupt.recv() => {
+                asked = true;
                 screen.interrupted();
                 pass_on(&child, Signal::INT)?;
             }
@@ -167,9 +174,10 @@ impl Screen<'_, '_, '_> {
                 1 => "Freeing the machine … Ctrl-C again stops running tasks at once",
                 _ => "Stopping everything …",
             };
-            let sight = Sight::of(settings)
-                .map_or_else(|failure| failure.message + "\n", |sight| sight.drawn(width()));
-            drop(live.show(&format!("{sight}  {foot} · messages: {}\n", log.display())));
+            let sight = Sight::of(settings).map(|sight| sight.of_our_brain().drawn(width()));
+            let sight = sight.unwrap_or_else(|failure| failure.message + "\n");
+            let foot = one_line(&format!("  {foot} · messages: {}", log.display()), width());
+            drop(live.show(&format!("{sight}{foot}\n")));
         }
     }
 

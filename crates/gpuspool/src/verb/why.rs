@@ -5,7 +5,8 @@ use std::time::Duration;
 use clap::Args;
 use model::reason::ReasonTold;
 use model::request::{AboutTask, Verb};
-use model::{Status, TaskId};
+use model::task::TaskRecord;
+use model::{FailureClass, Status, TaskId};
 use spool::find::{Located, Place};
 use spool::settings::Settings;
 
@@ -113,19 +114,28 @@ fn by_its_folder(name: &str, id: &TaskId, located: &Located) -> AboutTask {
             "it was started, and no brain runs: a worker may still be at it; `gpuspool up` adopts or repeats it",
         ),
         Place::Complete => told(name, id, "already_ended", "complete", "it is complete"),
-        Place::Failed => {
-            let error = record.and_then(|record| record.error.as_ref());
-            let tries = record.map_or(0, |record| record.history.len() + 1);
-            let text = error.map_or_else(
-                || "it failed".to_owned(),
-                |error| format!("it failed after {}: {error}", count(tries, "attempt")),
-            );
-            told(name, id, "already_ended", "failed", &text)
-        }
+        Place::Failed => told(name, id, "already_ended", "failed", &failed(record.map(AsRef::as_ref))),
         Place::Rejected => {
             let text = format!("it was rejected; the reason lies beside {}", located.path.display());
             told(name, id, "already_ended", "rejected", &text)
         }
+    }
+}
+
+/// How a failed task failed.
+fn failed(record: Option<&TaskRecord>) -> String {
+    let Some((record, error)) = record.and_then(|record| Some((record, record.error.as_ref()?))) else {
+        return "it failed, and its record gives no reason".into();
+    };
+    match record.attempt {
+        _ if error.class == FailureClass::Cancelled => format!("it was cancelled: {}", error.message),
+        Some(attempts @ 1..) => {
+            format!(
+                "it failed after {}: {error}",
+                count(usize::try_from(attempts).unwrap_or(usize::MAX), "attempt")
+            )
+        }
+        _ => format!("it failed: {error}"),
     }
 }
 
