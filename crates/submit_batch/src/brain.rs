@@ -1,10 +1,11 @@
 //! Whether a brain is there, for a word to people. Nothing depends on it: batches are accepted without one.
 
-use std::fs;
+use std::fs::{self, File};
 
 use model::picture::Picture;
-use spool::clock;
 use spool::layout::Layout;
+use spool::lock::holder_of;
+use spool::process::identity_of;
 
 /// The picture, where there is one.
 #[must_use]
@@ -12,13 +13,13 @@ pub fn picture(layout: &Layout) -> Option<Picture> {
     serde_json::from_slice(&fs::read(layout.gpu_state()).ok()?).ok()
 }
 
-/// Whether the process that drew the picture still lives.
+/// Whether the process that signed the brain's lock still lives.
+///
+/// The lock itself is not tried: a brain that starts at this very moment would find it held.
 #[must_use]
-pub fn is_up(picture: Option<&Picture>) -> bool {
-    let Some(picture) = picture else { return false };
-    let same_boot = match (&picture.boot_id, clock::boot_id()) {
-        (Some(then), Ok(now)) => *then == now,
-        _ => true,
-    };
-    same_boot && fs::exists(format!("/proc/{}", picture.brain_pid)).unwrap_or(false)
+pub fn is_up(layout: &Layout) -> bool {
+    let holder = File::open(layout.brain_lock()).ok().and_then(|file| holder_of(&file));
+    holder.is_some_and(|holder| {
+        identity_of(holder.pid).is_some_and(|process| process.starttime == holder.starttime)
+    })
 }

@@ -17,7 +17,7 @@ pub struct Interrupt {
 
 #[derive(Debug, Default)]
 struct State {
-    accepting: bool,
+    deferred: bool,
     wanted: bool,
 }
 
@@ -47,9 +47,9 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    /// From here on nothing ends the program but itself.
-    pub fn begin_accepting(&self) {
-        self.lock().accepting = true;
+    /// From here on a signal is only noted: something is being accepted or waited for.
+    pub fn defer(&self) {
+        self.lock().deferred = true;
     }
 
     /// Whether somebody wants it to end.
@@ -62,8 +62,8 @@ impl Interrupt {
     pub fn raise(&self) {
         let mut state = self.lock();
         state.wanted = true;
-        if !state.accepting {
-            // The lock is held to the end, so that accepting cannot begin any more.
+        if !state.deferred {
+            // The lock is held to the end, so that nothing can be accepted any more.
             eprintln!("interrupted: nothing was submitted");
             std::process::exit(i32::from(INTERRUPTED));
         }

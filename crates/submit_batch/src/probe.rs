@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 /// A container whose head takes longer than this to read is broken, or on a disk that is.
 const PROBE_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// Nobody waits longer than this for the lengths of a large folder; the rest is submitted without.
+const PROBE_ALL_MAX: Duration = Duration::from_secs(60);
+
 /// A length beyond this is a broken header: ten years.
 const MEDIA_S_MAX: f64 = 315_360_000.0;
 
@@ -24,36 +27,53 @@ const AT_ONCE_MAX: usize = 8;
 pub struct Lengths {
     /// In seconds, in the order of the question.
     pub media_s: Vec<Option<f64>>,
-    /// Why none could be read at all.
-    pub why_none: Option<String>,
+    /// What kept lengths from being read, beside the media themselves.
+    pub note: Option<String>,
 }
 
 /// Reads the lengths of all of these with the program `ffprobe`; `tell` hears how many have been read.
 pub fn lengths(ffprobe: &Path, media: &[&Path], tell: &(dyn Fn(usize) + Sync)) -> Lengths {
+    lengths_within(PROBE_ALL_MAX, ffprobe, media, tell)
+}
+
+fn lengths_within(
+    all_max: Duration,
+    ffprobe: &Path,
+    media: &[&Path],
+    tell: &(dyn Fn(usize) + Sync),
+) -> Lengths {
+    let deadline = Instant::now() + all_max;
+    let done = AtomicUsize::new(0);
     let next = AtomicUsize::new(0);
-    let found = Mutex::new(Lengths { media_s: vec![None; media.len()], why_none: None });
+    let found = Mutex::new(Lengths { media_s: vec![None; media.len()], note: None });
     let at_once = thread::available_parallelism().map_or(2, usize::from).clamp(2, AT_ONCE_MAX);
     thread::scope(|scope| {
         for _ in 0..at_once.min(media.len()) {
             scope.spawn(|| {
-                while let Some((index, path)) = take(&next, media) {
+                while let Some((index, path)) = take(&next, media).filter(|_| Instant::now() < deadline) {
                     let length = length(ffprobe, path, PROBE_TIME_MAX);
                     let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                     match length {
                         Ok(length) => found.media_s[index] = length,
                         Err(error) => {
-                            found.why_none = Some(unusable(ffprobe, &error));
+                            found.note = Some(unusable(ffprobe, &error));
                             // What cannot be run once cannot be run a thousand times.
                             next.store(media.len(), Ordering::Relaxed);
                         }
                     }
                     drop(found);
-                    tell(index);
+                    tell(done.fetch_add(1, Ordering::Relaxed) + 1);
                 }
             });
         }
     });
-    found.into_inner().unwrap_or_else(PoisonError::into_inner)
+    let mut lengths = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let unread = media.len() - done.into_inner();
+    if lengths.note.is_none() && unread > 0 {
+        let items = crate::words::items(unread);
+        lengths.note = Some(format!("{items} left unread after {} s", all_max.as_secs()));
+    }
+    lengths
 }
 
 fn take<'a>(next: &AtomicUsize, media: &[&'a Path]) -> Option<(usize, &'a Path)> {
@@ -137,7 +157,7 @@ mod tests {
         let lengths = lengths(&ffprobe, &names, &|_| {
             told.fetch_add(1, Ordering::Relaxed);
         });
-        assert_eq!(lengths, Lengths { media_s: vec![Some(60.5), None, None, Some(7.0)], why_none: None });
+        assert_eq!(lengths, Lengths { media_s: vec![Some(60.5), None, None, Some(7.0)], note: None });
         assert_eq!(told.into_inner(), 4);
         let began = Instant::now();
         let hanging = length(&ffprobe, Path::new("/m/hangs.mp4"), Duration::from_millis(50));
@@ -146,10 +166,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_when_the_time_is_over_is_unknown_and_counted() {
+        let ffprobe = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ffprobe");
+        let names = ["/m/1s.mp4", "/m/2s.mp4"].map(Path::new);
+        let lengths = lengths_within(Duration::ZERO, &ffprobe, &names, &|_| ());
+        assert_eq!(lengths.media_s, [None, None]);
+        assert_eq!(lengths.note.as_deref(), Some("2 items left unread after 0 s"));
+    }
+
+    #[test]
     fn without_ffprobe_all_lengths_are_unknown_and_it_says_so() {
         let media = Path::new("/nowhere/a.mp4");
         let lengths = lengths(Path::new("/nowhere/ffprobe"), &[media], &|_| ());
         assert_eq!(lengths.media_s, [None]);
-        assert!(lengths.why_none.is_some_and(|why| why.contains("is not installed; install ffmpeg")));
+        assert!(lengths.note.is_some_and(|why| why.contains("is not installed; install ffmpeg")));
     }
 }

@@ -99,8 +99,8 @@ impl Run<'_> {
         if let Some(bar) = bar {
             bar.finish_and_clear();
         }
-        if let Some(why) = lengths.why_none {
-            self.voice.note(&format!("media lengths are unknown: {why}"));
+        if let Some(why) = lengths.note {
+            self.voice.note(&format!("not all media lengths are known: {why}"));
         }
         for (item, length) in sorted.fresh.iter_mut().zip(lengths.media_s) {
             item.media_s = length;
@@ -150,7 +150,7 @@ impl Run<'_> {
             error => setting(&error),
         })?;
         let mut manifests = self.manifests(found, sorted)?;
-        self.interrupt.begin_accepting();
+        self.interrupt.defer();
         let mut tries = 0;
         let mut accepted = 0;
         while accepted < manifests.len() {
@@ -182,10 +182,11 @@ impl Run<'_> {
             self.voice.note_unless_empty(&report::skipped(sorted, &passed_over, &found.base));
         }
         let watched = self.watched(sorted, &accepted)?;
-        let up = brain::is_up(brain::picture(&self.settings.layout).as_ref());
+        let up = brain::is_up(&self.settings.layout);
         if !self.wish.wait || watched.is_empty() {
             return Ok(self.leave(found, sorted, &accepted, up));
         }
+        self.interrupt.defer();
         let end = wait::until_over(
             &self.settings.layout,
             &self.batches,

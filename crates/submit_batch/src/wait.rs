@@ -56,7 +56,7 @@ pub fn until_over(
     loop {
         let all_over = refresh(batches, manifests, &mut records)?;
         let picture = brain::picture(layout);
-        if !all_over && !brain_missed && !brain::is_up(picture.as_ref()) {
+        if !all_over && !brain_missed && !brain::is_up(layout) {
             brain_missed = true;
             display.note(voice, "the brain is not running: start it with `gpuspool up`, in another terminal");
         }

@@ -11,8 +11,8 @@ use model::task::{TaskError, TaskRecord, TaskResult};
 use model::{BatchId, Durability, FailureClass, GpuMode, Priority, Status, TaskClass};
 use serde_json::{Value, json};
 use spool::batch::Batches;
-use spool::clock;
 use spool::layout::{Layout, task_file};
+use spool::lock::BrainLock;
 use submit_batch::arguments::{Asked, parse};
 use submit_batch::failure::Failure;
 use submit_batch::interrupt::Interrupt;
@@ -326,7 +326,7 @@ fn a_wait_can_be_bounded_and_the_batch_goes_on() {
 fn an_interrupt_is_answered_with_what_has_been_accepted() {
     let rig = Rig::with(&["a.mp4", "b.mp4"]);
     let interrupt = Interrupt::default();
-    interrupt.begin_accepting();
+    interrupt.defer();
     interrupt.raise();
     let said = rig.submit_interrupted("--batch-size 1", &interrupt).exits(130);
     let sentence = said.end.unwrap_err().to_string();
@@ -342,17 +342,16 @@ fn an_interrupt_is_answered_with_what_has_been_accepted() {
 }
 
 #[test]
-fn a_picture_of_a_living_brain_is_believed() {
+fn a_brain_that_holds_its_lock_is_seen_and_one_that_is_gone_is_not() {
     let rig = Rig::with(&["a.mp4"]);
     rig.submit("").exits(0).notes_say("brain not running");
-    let picture = json!({
-        "schema_version": 1, "seq": 1, "epoch": 1, "boot_id": clock::boot_id().unwrap(),
-        "written_at": clock::wall(), "brain_pid": std::process::id(), "inventory": "simulated",
-        "inventory_why": null, "mode": "normal", "shutting_down": false, "gpus": {},
-        "cpu": { "capacity": 1, "slots": [], "worker_pid": null }, "boot_times": {}, "queues": {},
-        "batches": {}, "leases": {}, "ended": { "complete": 0, "failed": 0 },
-    });
-    fs::write(rig.layout().gpu_state(), picture.to_string()).unwrap();
-    let said = rig.submit("--json --overwrite --name other").exits(2);
-    assert_eq!(said.json()["brain"], "running");
+    let lock = rig.layout().brain_lock();
+    let brain = BrainLock::take(&rig.layout()).expect("nobody else has it");
+    assert_eq!(rig.submit("--json").exits(2).json()["brain"], "running");
+    drop(brain);
+    let mut holder: Value = serde_json::from_str(&fs::read_to_string(&lock).unwrap()).unwrap();
+    holder["starttime"] = json!(1);
+    fs::write(&lock, holder.to_string()).unwrap();
+    let reused = rig.submit("--json").exits(2).json();
+    assert_eq!(reused["brain"], "not_running", "another process has its pid now");
 }
