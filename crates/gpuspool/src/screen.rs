@@ -35,7 +35,7 @@ pub(crate) struct Frame<'a> {
     pub(crate) picture: Option<&'a Picture>,
     /// Whether a brain runs now.
     pub(crate) brain: Presence,
-    /// Files in the queue folders, for when nobody draws.
+    /// Tasks in the queue folders, for when nobody draws.
     pub(crate) queued: BTreeMap<TaskClass, u64>,
     /// The time.
     pub(crate) now: Timestamp,

@@ -1,5 +1,6 @@
 //! Command lines on a spool of their own: what they print, what they leave behind, and how they exit.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,10 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gpuspool_cli::{Console, exit, run};
+use model::batch::{BATCH_SCHEMA_VERSION, BatchHeader, BatchItem, Manifest};
 use model::request::{AboutTask, Answer, Verb};
 use model::task::{TaskError, TaskRecord, TaskResult};
-use model::{AttemptKey, Durability, FailureClass, Priority, Reason, Status, TaskClass, TaskId};
+use model::{
+    AttemptKey, BatchId, Durability, FailureClass, GpuMode, Priority, Reason, Status, TaskClass, TaskId,
+    TaskType,
+};
 use serde_json::{Value, json};
+use spool::batch::Batches;
 use spool::layout::Layout;
 use spool::lock::BrainLock;
 use spool::request::Requests;
@@ -335,6 +341,77 @@ fn a_failed_task_is_queued_again_by_moving_its_record() {
     let again = desk.gpuspool(&["retry", "broken"]);
     assert_eq!(again.code, exit::NOT_ALL);
     assert!(again.err.contains("is queued already"), "{}", again.err);
+}
+
+/// A batch of three items: one complete, one failed, one not yet in any queue.
+fn batch(desk: &Desk) -> BatchId {
+    let item = |name: &str| BatchItem {
+        video_path: format!("/videos/{name}"),
+        media_s: Some(60.0),
+        outputs: BTreeMap::new(),
+    };
+    let manifest = Manifest {
+        header: BatchHeader {
+            schema_version: BATCH_SCHEMA_VERSION,
+            batch_id: BatchId::new("talks-20250205").unwrap(),
+            task_class: TaskClass::Script,
+            task_type: TaskType::Transcribe,
+            script: "whisper_transcribe".into(),
+            model: None,
+            gpu_mode: GpuMode::Auto,
+            priority: Priority::NORMAL,
+            created_at: spool::clock::wall(),
+            formats: vec!["srt".into()],
+            output_dir: None,
+            script_args: serde_json::Map::new(),
+            source: "/videos".into(),
+        },
+        items: ["a.mp4", "b.mp4", "c.mp4"].map(item).to_vec(),
+    };
+    Batches::new(desk.layout(), Durability::Process).accept(&manifest).expect("it is accepted");
+    desk.ended(&complete("talks-20250205.0", json!({})));
+    desk.ended(&failed("talks-20250205.1"));
+    manifest.header.batch_id
+}
+
+#[test]
+fn a_batch_is_spoken_of_by_its_name() {
+    let desk = Desk::new();
+    let batch = batch(&desk);
+    let name = batch.as_str();
+    assert_eq!(desk.gpuspool(&["wait", name, "--timeout", "0"]).code, exit::TRY_AGAIN);
+    assert!(desk.gpuspool(&["result", name]).err.contains("`gpuspool result talks-20250205.0`"));
+    let why = desk.gpuspool(&["why", name]).out;
+    assert_eq!(why, "talks-20250205.2: its batch has not been taken up yet, and no brain runs\n");
+    let clean = desk.gpuspool(&["clean", "--older-than", "0s", "--what", "complete"]).out;
+    assert!(clean.contains("removed 0"), "items of a live batch are counted by their files: {clean}");
+
+    desk.ended(&complete("talks-20250205.2", json!({})));
+    let wait = desk.gpuspool(&["wait", name]);
+    assert_eq!((wait.code, wait.out.as_str()), (exit::NOT_ALL, "talks-20250205: 1 of 3 items failed\n"));
+
+    let retry = desk.gpuspool(&["retry", name]);
+    assert_eq!((retry.code, retry.out.lines().count()), (0, 1), "{retry:?}");
+    assert!(retry.out.starts_with("talks-20250205.1: queued again"), "{}", retry.out);
+    assert!(desk.gpuspool(&["retry", name]).err.contains("no item of it has failed"));
+
+    let cancel = desk.gpuspool(&["cancel", name]);
+    assert_eq!((cancel.code, cancel.out.as_str()), (0, "talks-20250205: the next brain ends its items\n"));
+}
+
+#[test]
+fn a_status_without_a_brain_counts_what_waits() {
+    let desk = Desk::new();
+    desk.gpuspool(&["submit", "--prompt", "x"]);
+    let said = desk.gpuspool(&["status"]);
+    assert_eq!(said.code, 0);
+    assert!(said.out.contains("Nothing runs. `gpuspool up` starts the work."), "{}", said.out);
+    assert!(said.out.contains("LLM queue: 1 waiting"), "{}", said.out);
+
+    std::fs::write(desk.layout().gpu_state(), "{\"schema_version\": 99}").unwrap();
+    let said = desk.gpuspool(&["status"]);
+    assert_eq!(said.code, exit::DATA);
+    assert!(said.err.contains("DESK/shared/gpu_state.json cannot be read: missing field"), "{}", said.err);
 }
 
 #[test]

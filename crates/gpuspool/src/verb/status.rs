@@ -40,7 +40,7 @@ impl Sight {
     /// Looks at the spool.
     pub(crate) fn of(settings: &Settings) -> Result<Self, Failure> {
         let path = settings.layout.gpu_state();
-        let picture = match std::fs::read(&path) {
+        let picture: Option<Picture> = match std::fs::read(&path) {
             Ok(bytes) => Some(serde_json::from_slice(&bytes).map_err(|error| {
                 Failure::new(exit::DATA, format!("{} cannot be read: {error}", path.display()))
                     .next("it is derived: delete it, and the brain draws it anew")
@@ -48,8 +48,15 @@ impl Sight {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(Failure::io(format_args!("read {}", path.display()), &error)),
         };
-        let queued = TaskClass::ALL.into_iter().map(|class| (class, waiting(settings, class))).collect();
-        Ok(Self { picture, brain: presence(&settings.layout), queued })
+        let brain = presence(&settings.layout);
+        // A brain counts its queues itself; a million names need not be read again for every frame.
+        let queued = match &picture {
+            Some(picture) if matches!(brain, Presence::Runs { .. }) => {
+                picture.queues.iter().map(|(class, queue)| (*class, queue.waiting)).collect()
+            }
+            _ => TaskClass::ALL.into_iter().map(|class| (class, waiting(settings, class))).collect(),
+        };
+        Ok(Self { picture, brain, queued })
     }
 
     /// The same for whoever has just started a brain.
