@@ -78,6 +78,12 @@ impl Host {
         self.group.leader().pid
     }
 
+    /// All its processes that are alive now.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        self.group.members().iter().map(|process| process.pid).collect()
+    }
+
     /// Waits until it has loaded its model. After an error the host is of no use and must be stopped.
     ///
     /// # Errors
@@ -196,6 +202,13 @@ impl Host {
             let mut ended = None;
             tokio::select! {
                 biased;
+                // First, so that what a task noted before its result is in the task's log.
+                count = some(self.stderr.as_mut(), |pipe| pipe.read(noted)) => {
+                    note(&mut self.log, log.as_deref_mut(), &noted[..count]);
+                    if count == 0 {
+                        self.stderr = None;
+                    }
+                }
                 count = some(self.stdout.as_mut(), |pipe| pipe.read(spoken)) => {
                     let bytes = &spoken[..count];
                     note(&mut self.log, log.as_deref_mut(), bytes);
@@ -203,12 +216,6 @@ impl Host {
                         self.stdout = None;
                     }
                     self.heard.extend(self.lines.push(bytes));
-                }
-                count = some(self.stderr.as_mut(), |pipe| pipe.read(noted)) => {
-                    note(&mut self.log, log.as_deref_mut(), &noted[..count]);
-                    if count == 0 {
-                        self.stderr = None;
-                    }
                 }
                 count = some(self.stdin.as_mut().filter(|_| !self.out.is_empty()), |pipe| pipe.write(self.out.as_slices().0)) => {
                     self.out.drain(..count);

@@ -110,6 +110,12 @@ impl Server {
         self.running.group.leader().pid
     }
 
+    /// All its processes that are alive now.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        self.running.group.members().iter().map(|process| process.pid).collect()
+    }
+
     /// Its port.
     #[must_use]
     pub const fn port(&self) -> u16 {
