@@ -259,7 +259,7 @@ mod tests {
     use model::{GpuMode, Priority, TaskClass, TaskType};
 
     fn house() -> (tempfile::TempDir, Layout, Batches) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::rig::folder();
         let layout = Layout::new(dir.path());
         layout.create().unwrap();
         (dir, layout.clone(), Batches::new(layout, Durability::Power))

@@ -198,7 +198,7 @@ mod tests {
     use model::{Priority, TaskClass};
 
     fn house() -> (tempfile::TempDir, Layout) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::rig::folder();
         let layout = Layout::new(dir.path());
         layout.create().unwrap();
         (dir, layout)

@@ -20,3 +20,6 @@ pub mod settings;
 pub mod sync;
 pub mod watch;
 pub mod worker;
+
+#[cfg(test)]
+mod rig;

@@ -165,7 +165,7 @@ mod tests {
     use model::request::Verb;
 
     fn house() -> (tempfile::TempDir, Layout) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::rig::folder();
         let layout = Layout::new(dir.path());
         layout.create().unwrap();
         (dir, layout)

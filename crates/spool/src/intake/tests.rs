@@ -27,7 +27,7 @@ fn house() -> House {
 }
 
 fn house_with(change: impl FnOnce(&mut Config)) -> House {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::rig::folder();
     let root = fs::canonicalize(dir.path()).unwrap();
     let layout = Layout::new(root.join("shared"));
     layout.create().unwrap();

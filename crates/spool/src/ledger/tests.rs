@@ -19,7 +19,7 @@ struct House {
 }
 
 fn house() -> House {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::rig::folder();
     let layout = Layout::new(dir.path());
     layout.create().unwrap();
     let ledger = Ledger::new(layout.clone(), Durability::Process);
@@ -155,17 +155,16 @@ fn a_wish_gets_the_next_free_name_and_a_demand_gets_its_own_or_none() {
 }
 
 #[test]
-fn a_thousand_submissions_are_durable_together() {
+fn a_thousand_submissions_are_durable_in_groups() {
     let mut house = house();
     house.ledger = Ledger::new(house.layout.clone(), Durability::Power);
     let tasks: Vec<Submission> = (0..1_000).map(|i| submission(&format!("t{i}"), false)).collect();
-    let begun = Instant::now();
-    let told = house.ledger.submit(&tasks);
-    assert!(told.iter().all(Result::is_ok));
+    let passed = crash::passed(|| {
+        assert!(house.ledger.submit(&tasks).iter().all(Result::is_ok));
+    });
+    assert_eq!(passed.len(), 16 * 4, "four steps for each group of 64, not for each task");
     assert_eq!(house.files(&house.layout.queue(TaskClass::Llm, Priority::NORMAL)).len(), 1_000);
     assert_eq!(house.staged(), 0);
-    // Measured: 0.3 s on an SSD; one after the other it would be ten times that.
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 // ------------------------------------------------------------------------------------------------- claim
@@ -183,14 +182,14 @@ fn copying_the_same_file_again_is_another_task() {
 }
 
 #[test]
-fn the_five_thousandth_copy_is_named_as_quickly_as_the_first() {
+fn the_thousandth_copy_is_named_as_quickly_as_the_first() {
     let mut house = house();
-    for turn in 1..=5_000 {
+    for turn in 1..=1_000 {
         let name = format!("{}.json", id("task").candidate(turn).unwrap());
         fs::write(house.layout.complete().join(name), "").unwrap();
     }
-    assert_eq!(house.take(&entry("task"), r#"{"prompt": "p"}"#).unwrap(), id("task-5001"));
-    assert_eq!(house.take(&entry("task"), r#"{"prompt": "p"}"#).unwrap(), id("task-5002"));
+    assert_eq!(house.take(&entry("task"), r#"{"prompt": "p"}"#).unwrap(), id("task-1001"));
+    assert_eq!(house.take(&entry("task"), r#"{"prompt": "p"}"#).unwrap(), id("task-1002"));
 }
 
 #[test]

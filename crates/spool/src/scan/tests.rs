@@ -16,7 +16,7 @@ struct House {
 const SCRIPT_3: (TaskClass, Priority) = (TaskClass::Script, Priority::NORMAL);
 
 fn house() -> House {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::rig::folder();
     let layout = Layout::new(dir.path());
     layout.create().unwrap();
     House { scanner: Scanner::new(layout.clone()), layout, _dir: dir }
