@@ -42,10 +42,17 @@ class Machine(unittest.TestCase):
         environment = os.environ | {"PATH": PATH}
         return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, **options)
 
+        self.wait_for("the first picture", lambda: self.gpu() and self.gpu()["worker_pid"])
+
     def end(self):
         if self.brain.poll() is None:
-            self.start("gpuspool", "down", "--now").wait()
+            self.start("gpuspool", "down", "--now", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait()
+        try:
             self.brain.wait(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.brain.kill()
+            self.brain.wait()
+            raise
 
     def words_of_the_brain(self):
         self.logs.flush()
@@ -103,7 +110,6 @@ def alive(pid):
 
 class OnePrompt(Machine):
     def test_a_dropped_prompt_boots_the_engine_and_the_next_one_finds_it_loaded(self):
-        self.wait_for("the first picture", lambda: self.gpu() and self.gpu()["worker_pid"])
         self.assertEqual(self.gpu()["state"], "idle")
 
         self.drop("question.json", prompt="Why is the sky blue?")
