@@ -3,8 +3,11 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use model::WorkerId;
+use model::link::Phase;
 use model::request::Verb;
 use spool::settings::Settings;
+use spool::{process, recover};
 
 use crate::ask::{self, Asked};
 use crate::brain::{self, Presence, presence};
@@ -14,7 +17,7 @@ use crate::words::{duration, parse_duration};
 
 /// The brain ends what does not end by itself within its time; so much later it is beyond help.
 const GRACE: Duration = Duration::from_secs(30);
-/// From the brain's answer to the end of its process.
+/// From the brain's answer to the end of its process and of its workers'.
 const LAST_BREATH: Duration = Duration::from_secs(10);
 
 /// Options of `down`.
@@ -66,20 +69,34 @@ fn by_the_brain(
         }
     }
     let answered = Instant::now();
-    while presence(&settings.layout) != Presence::Absent && answered.elapsed() < LAST_BREATH {
+    while answered.elapsed() < LAST_BREATH {
+        if presence(&settings.layout) == Presence::Absent && nobody_works(settings) {
+            return Ok(());
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
-    if nobody_works(settings) {
-        return Ok(());
-    }
-    Err(Failure::new(exit::TRY_AGAIN, "the brain has left, and workers are still registered")
-        .next("run `gpuspool down` again: it ends what was left behind"))
+    Err(Failure::new(
+        exit::TRY_AGAIN,
+        "the brain says that the machine is free, and something is left of its workers",
+    )
+    .next("run `gpuspool down` again: it ends what was left behind"))
 }
 
-/// Whether no worker's folder is there: workers take theirs away when they leave.
+/// Whether nobody is left to be ended: every worker has said that it leaves, and its process is gone.
 fn nobody_works(settings: &Settings) -> bool {
-    let workers = std::fs::read_dir(settings.layout.workers()).into_iter().flatten().flatten();
-    workers.into_iter().all(|entry| entry.file_name().as_encoded_bytes().starts_with(b"."))
+    let folders = std::fs::read_dir(settings.layout.workers()).into_iter().flatten().flatten();
+    let names = folders.filter_map(|folder| folder.file_name().into_string().ok());
+    // A folder whose name begins with a dot is being born or was buried.
+    names
+        .filter(|name| !name.starts_with('.'))
+        .all(|name| WorkerId::new(name).is_ok_and(|id| has_left(settings, &id)))
+}
+
+fn has_left(settings: &Settings, worker: &WorkerId) -> bool {
+    recover::last_words(&settings.layout, worker).is_ok_and(|reports| {
+        let lives = reports.worker.is_some_and(|worker| process::is_alive(&worker.process()));
+        reports.phase == Phase::Left && !lives
+    })
 }
 
 /// Workers that outlived their brain are adopted by one that only ends them.

@@ -8,6 +8,7 @@ use model::json::read_object;
 use model::task::TaskRecord;
 use model::validate::{Folder, TASK_KEYS, task_of};
 use model::{Code, Fault, Priority, TaskClass, TaskId};
+use spool::clock;
 use spool::ledger::{Ledger, Submission, SubmitError};
 use spool::settings::Settings;
 use uuid::Uuid;
@@ -126,6 +127,10 @@ fn submission(
         console.note(&format!("warning: {file}: {warning}"));
     }
     record.priority = Some(priority);
+    if record.task_id.is_none() {
+        // A demanded id may be submitted again and again, and is one task only while its content is the same.
+        record.created_at = record.created_at.or_else(|| Some(clock::wall()));
+    }
     if options.model.is_some() {
         record.model.clone_from(&options.model);
     }
