@@ -48,10 +48,14 @@ impl Millis {
         self.0 as f64 / 1_000.0
     }
 
-    /// The wall-clock instant of `self`, given what both clocks read at one moment.
+    /// The wall-clock instant of `self`, given what both clocks read at one moment; what no calendar holds saturates.
     #[must_use]
     pub fn on_the_wall(self, now: Self, wall: Timestamp) -> Timestamp {
-        wall + chrono::Duration::milliseconds(self.0.saturating_sub(now.0))
+        let distance = self.0.saturating_sub(now.0);
+        let end = if distance < 0 { Timestamp::MIN_UTC } else { Timestamp::MAX_UTC };
+        chrono::Duration::try_milliseconds(distance)
+            .and_then(|distance| wall.checked_add_signed(distance))
+            .unwrap_or(end)
     }
 }
 

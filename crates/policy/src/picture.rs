@@ -8,7 +8,7 @@ use model::picture::{
     BatchPicture, CpuPicture, GpuPicture, HeadPicture, PICTURE_SCHEMA_VERSION, Picture, QueuePicture,
     Resident, SlotPicture, VramPicture,
 };
-use model::{BatchId, GpuState, InventorySource, Millis, Priority, TaskClass, Timestamp};
+use model::{GpuState, InventorySource, Millis, Priority, TaskClass, Timestamp};
 
 use crate::batch::Batch;
 use crate::gpu::Gpu;
@@ -68,7 +68,7 @@ pub fn picture(world: &World, now: Millis, wall: Timestamp, frame: PictureFrame)
         batches: world
             .batches
             .iter()
-            .map(|(id, batch)| (id.clone(), batch_picture(world, id, batch, moment)))
+            .map(|(id, batch)| (id.clone(), batch_picture(world, batch, moment)))
             .collect(),
         leases: BTreeMap::new(),
         ended: world.ended,
@@ -271,7 +271,7 @@ fn queues(world: &World, moment: Moment) -> BTreeMap<TaskClass, QueuePicture> {
         .collect()
 }
 
-fn batch_picture(world: &World, id: &BatchId, batch: &Batch, moment: Moment) -> BatchPicture {
+fn batch_picture(world: &World, batch: &Batch, moment: Moment) -> BatchPicture {
     let threshold = world.config.resource_manager.batch_settings.auto_exclusive_threshold;
     let facts = &batch.facts;
     let ended = facts.completed + facts.failed;
@@ -281,7 +281,6 @@ fn batch_picture(world: &World, id: &BatchId, batch: &Batch, moment: Moment) -> 
         let turn = i64::try_from(ended).map_or(0, |ended| spent.0 / ended.max(1));
         moment.now + Millis(turn.saturating_mul(i64::try_from(facts.remaining()).unwrap_or(i64::MAX)))
     });
-    debug_assert_eq!(id, &facts.batch_id);
     BatchPicture {
         script: facts.script.clone(),
         gpu_mode: batch.mode(threshold),

@@ -63,7 +63,7 @@ pub(crate) fn misfit<'g>(shape: &Shape, gpus: impl Iterator<Item = &'g GpuFacts>
         let wanted = match &shape.gpu {
             GpuRequirement::Key(key) => format!("number {key}"),
             GpuRequirement::Uuid(uuid) => format!("`{uuid}`"),
-            GpuRequirement::Any | GpuRequirement::None => "there".into(),
+            GpuRequirement::Any | GpuRequirement::None => "usable".into(),
         };
         return Some(Reason::NoSuchGpu { wanted });
     }

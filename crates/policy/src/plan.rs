@@ -30,6 +30,7 @@ use model::Millis;
 use crate::action::Plan;
 use crate::world::World;
 use draft::Draft;
+pub(crate) use engine::boots_until;
 
 /// What should be done now. Each action is `Issued` before it is carried out, and is not chosen again after that.
 #[must_use]

@@ -8,6 +8,7 @@ mod endings;
 mod evictions;
 mod launches;
 mod make;
+mod nonsense;
 mod rig;
 mod shown;
 mod states;

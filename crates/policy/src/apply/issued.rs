@@ -4,6 +4,8 @@ use model::link::{EngineOrder, HostOrder, StopWhy};
 use model::{AttemptKey, Entry, Millis, Task, WorkerId};
 
 use crate::action::Action;
+use crate::gpu::BootFailure;
+use crate::plan::boots_until;
 use crate::unit::{Claim, Closing};
 use crate::worker::Llm;
 use crate::world::World;
@@ -57,6 +59,9 @@ impl World {
 
     fn engine_issued(&mut self, at: Millis, id: &WorkerId, engine: Option<EngineOrder>) {
         let exclusive = self.exclusive(at).is_some();
+        if engine.is_none() {
+            self.note_endless_boot(at, id);
+        }
         let Some(worker) = self.workers.get_mut(id) else { return self.anomaly("issued_for_unknown_worker") };
         let made_room = match worker.llm() {
             Some(Llm::Booting { .. } | Llm::Ready { .. }) if exclusive && engine.is_none() => {
@@ -78,6 +83,22 @@ impl World {
             }
         }
         self.refresh_worker(at, id);
+    }
+
+    /// A boot that is given up because it took too long counts as one that failed.
+    fn note_endless_boot(&mut self, at: Millis, id: &WorkerId) {
+        let Some(worker) = self.workers.get(id) else { return };
+        let Some(Llm::Booting { order }) = worker.llm() else { return };
+        if boots_until(self, worker).is_none_or(|limit| limit > at) {
+            return;
+        }
+        let model = order.model.clone();
+        let uuid = worker.gpu.clone();
+        if let Some(gpu) = uuid.and_then(|uuid| self.gpus.get_mut(&uuid)) {
+            let error = "it was not ready within its time limit".to_owned();
+            let failure = BootFailure::after(gpu.boot_failures.get(&model), at, error);
+            gpu.boot_failures.insert(model, failure);
+        }
     }
 
     fn hosts_issued(&mut self, at: Millis, id: &WorkerId, hosts: Vec<HostOrder>) {

@@ -66,6 +66,7 @@ impl World {
         item.not_before = Some(at + AGAIN_AFTER);
         self.queue.insert(entry, item, at);
         self.refresh_worker(at, &claim.worker);
+        self.bury(&claim.worker);
     }
 
     fn with_unit(&mut self, key: &AttemptKey, change: impl FnOnce(&mut crate::unit::Unit)) {

@@ -65,7 +65,10 @@ impl World {
         }
         self.launching.entry(gpu.clone()).or_default().arrived();
         let orders = orders.map(|orders| *orders).unwrap_or_default();
-        let engine_at = reports.engine.as_ref().map_or(at, |engine| engine.since.min(at));
+        let engine_at = reports
+            .engine
+            .as_ref()
+            .map_or(at, |engine| engine.since.clamp(Millis::ZERO, at.max(Millis::ZERO)));
         let known = reports.engine.as_ref().map_or(0, |engine| engine.generation);
         let ordered = orders.engine.as_ref().map_or(0, |engine| engine.generation);
         let worker = Worker {
@@ -98,7 +101,10 @@ impl World {
         if let Some(uuid) = gpu.filter(|_| adopted) {
             let scene = self.gpus.get(&uuid).map(|gpu| self.scene(gpu));
             if let (Some(gpu), Some(scene)) = (self.gpus.get_mut(&uuid), scene) {
-                gpu.adopt(scene, at);
+                // A boot, and a wait for requests, began when the worker says.
+                let since =
+                    if scene.llm_boots || (scene.llm_ready && !scene.requests) { engine_at } else { at };
+                gpu.adopt(scene, since);
             }
         }
         self.refresh_worker(at, id);
@@ -135,7 +141,7 @@ impl World {
             warm: true,
             stop,
             cancelled: stop == Some(model::link::StopWhy::Cancel),
-            shown: true,
+            shown: false,
             progress: None,
             media_s: None,
             closing: None,
@@ -194,7 +200,7 @@ impl World {
             unit.progress = Some(unit.progress.map_or(progress, |before| before.max(progress)));
         }
         unit.media_s = report.media_s.or(unit.media_s);
-        let since = report.since.map(|since| since.min(at));
+        let since = report.since.map(|since| since.clamp(Millis::ZERO, at.max(Millis::ZERO)));
         match (&unit.phase, report.state) {
             (Phase::Ordered, AttemptState::Running) => {
                 unit.phase = Phase::Running { since: since.unwrap_or(at) };

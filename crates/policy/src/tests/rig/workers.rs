@@ -1,0 +1,214 @@
+//! Virtual workers: they boot, run, stop and report at virtual times.
+
+use super::*;
+
+impl Rig {
+    pub(in crate::tests) fn report(&mut self, worker: &WorkerId) {
+        if let Some(found) = self.workers.get(worker).filter(|found| !found.dead) {
+            let reports = Box::new(found.reports.clone());
+            self.tell(Event::Reported { worker: worker.clone(), reports });
+        }
+    }
+
+    pub(super) fn let_happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Born { launch, gpu } => drop(self.bear(Some(launch), gpu)),
+            Happening::EngineReady { worker, generation } => {
+                let boot = self.times.boot;
+                let fails = self.boots_to_fail > 0;
+                let now = self.now;
+                let Some(engine) = self.engine_mut(&worker, generation, EngineState::Booting) else { return };
+                engine.since = now;
+                if fails {
+                    engine.state = EngineState::Failed;
+                    engine.error = Some("the model file is broken".into());
+                    self.boots_to_fail -= 1;
+                } else {
+                    engine.state = EngineState::Ready;
+                    engine.boot_ms = u64::try_from(boot).ok();
+                }
+                self.report(&worker);
+            }
+            Happening::EngineGone { worker, generation } => {
+                if self.engine_mut(&worker, generation, EngineState::Unloading).is_some() {
+                    if let Some(found) = self.workers.get_mut(&worker) {
+                        found.reports.engine = None;
+                    }
+                    self.report(&worker);
+                }
+            }
+            Happening::HostLoaded { worker, key } => self.host_loaded(worker, key),
+            Happening::HostGone { worker } => {
+                let Some(found) = self.workers.get_mut(&worker) else { return };
+                let orders = &found.orders.hosts;
+                found.reports.hosts.retain(|host| {
+                    let stays =
+                        orders.iter().any(|order| order.script == host.script && order.model == host.model);
+                    stays || host.state == HostState::Busy
+                });
+                self.report(&worker);
+            }
+            Happening::Begin { worker, key } => self.begin(worker, key),
+            Happening::End { worker, key } => self.end_attempt(&worker, &key, None),
+            Happening::Stopped { worker, key } => {
+                let class = match self.order(&worker, &key).and_then(|order| order.why) {
+                    Some(StopWhy::Timeout) => FailureClass::Timeout,
+                    _ => FailureClass::Cancelled,
+                };
+                self.end_attempt(&worker, &key, Some(class));
+            }
+            Happening::Left { worker } => {
+                if let Some(found) = self.workers.get_mut(&worker) {
+                    found.reports.engine = None;
+                    found.reports.hosts.clear();
+                    found.reports.phase = Phase::Left;
+                    self.report(&worker);
+                    self.workers.remove(&worker);
+                    self.tell(Event::WorkerDied { worker, with_machine: false });
+                }
+            }
+        }
+    }
+
+    pub(in crate::tests) fn order(&self, worker: &WorkerId, key: &AttemptKey) -> Option<&AttemptOrder> {
+        self.workers.get(worker)?.orders.attempts.get(key)
+    }
+
+    pub(in crate::tests) fn engine_mut(
+        &mut self,
+        worker: &WorkerId,
+        generation: u64,
+        state: EngineState,
+    ) -> Option<&mut EngineReport> {
+        let engine = self.workers.get_mut(worker)?.reports.engine.as_mut()?;
+        (engine.generation == generation && engine.state == state).then_some(engine)
+    }
+
+    /// A worker is born; by hand where no launch is named.
+    pub(in crate::tests) fn bear(&mut self, launch: Option<String>, gpu: Option<GpuUuid>) -> WorkerId {
+        self.born += 1;
+        let worker = WorkerId::new(format!("worker-{}", self.born)).expect("legal");
+        let identity = gpu.as_ref().and_then(|uuid| self.gpus.iter().find(|facts| facts.uuid == *uuid));
+        let reports = Reports {
+            worker: Some(WorkerIdentity {
+                uuid: worker.clone(),
+                launch,
+                pid: 100 + self.born,
+                starttime: 1,
+                boot_id: "boot".into(),
+                exe: "worker".into(),
+            }),
+            gpu: identity.map(|facts| GpuIdentity {
+                uuid: facts.uuid.clone(),
+                index: facts.index,
+                name: facts.name.clone(),
+                vram_mib: facts.total_mib,
+            }),
+            can: if gpu.is_some() { self.can.clone() } else { Can::default() },
+            ..Reports::default()
+        };
+        let virtual_worker = VirtualWorker {
+            orders: Orders::default(),
+            reports: reports.clone(),
+            loads: BTreeMap::new(),
+            dead: false,
+        };
+        self.workers.insert(worker.clone(), virtual_worker);
+        self.tell(Event::WorkerBorn { worker: worker.clone(), reports: Box::new(reports), orders: None });
+        worker
+    }
+
+    pub(in crate::tests) fn host_loaded(&mut self, worker: WorkerId, key: AttemptKey) {
+        let Some(order) = self.order(&worker, &key) else { return };
+        let model::task::Work::Script(work) = &order.task.work else { return };
+        let HostKey { script, model, .. } = place::host_key(&self.config, work);
+        let boot_ms = u64::try_from(self.times.host_load).ok();
+        if let Some(found) = self.workers.get_mut(&worker) {
+            let loads = found.loads.entry((script.to_string(), model.clone())).or_default();
+            *loads += 1;
+            let host = HostReport {
+                script: script.to_string(),
+                model,
+                state: HostState::Idle,
+                pid: Some(9_000),
+                loads: *loads,
+                boot_ms,
+            };
+            found.reports.hosts.push(host);
+        }
+        self.report(&worker);
+        self.begin(worker, key);
+    }
+
+    pub(in crate::tests) fn begin(&mut self, worker: WorkerId, key: AttemptKey) {
+        let now = self.now;
+        let Some(task) =
+            self.order(&worker, &key).filter(|order| order.wish == Wish::Run).map(|o| o.task.clone())
+        else {
+            return;
+        };
+        let Some(found) = self.workers.get_mut(&worker) else { return };
+        // One task at a time on a host, as a real one works off what it was given ahead.
+        let serial = task.class() == TaskClass::Script && found.reports.gpu.is_some();
+        if serial && found.reports.attempts.values().any(|report| report.state == AttemptState::Running) {
+            return self.later(1, Happening::Begin { worker, key });
+        }
+        let report = AttemptReport {
+            task_id: key.task_id.clone(),
+            attempt: key.attempt,
+            state: AttemptState::Running,
+            since: Some(now),
+            progress: Some(0.0),
+            media_s: None,
+            outcome: None,
+        };
+        found.reports.attempts.insert(key.clone(), report);
+        self.report(&worker);
+        let takes = match (task.class(), task.media_s) {
+            (TaskClass::Llm, _) => self.times.llm,
+            (TaskClass::Script, Some(media_s)) => Millis::from_secs_f64(media_s / 10.0).0,
+            (TaskClass::Script, None) => self.times.script,
+        };
+        if !self.hang.iter().any(|name| key.task_id.as_str() == name) {
+            self.later(takes, Happening::End { worker, key });
+        }
+    }
+
+    pub(in crate::tests) fn end_attempt(
+        &mut self,
+        worker: &WorkerId,
+        key: &AttemptKey,
+        stopped: Option<FailureClass>,
+    ) {
+        let now = self.now;
+        let planned = match stopped {
+            None => self.outcomes.get_mut(key.task_id.as_str()).and_then(VecDeque::pop_front).flatten(),
+            stopped => stopped,
+        };
+        let Some(found) = self.workers.get_mut(worker) else { return };
+        let Some(order) = found.orders.attempts.get(key) else { return };
+        let media_s = order.task.media_s;
+        let report = found.reports.attempts.entry(key.clone()).or_insert_with(|| AttemptReport {
+            task_id: key.task_id.clone(),
+            attempt: key.attempt,
+            state: AttemptState::NeverStarted,
+            since: None,
+            progress: None,
+            media_s: None,
+            outcome: None,
+        });
+        if report.state == AttemptState::Running {
+            report.state = AttemptState::Ended;
+            let since = report.since.unwrap_or(now);
+            report.outcome = Some(Outcome {
+                failure: planned,
+                code: None,
+                message: None,
+                run_ms: u64::try_from((now - since).0).expect("time goes on"),
+                media_s,
+                stopped: stopped.is_some(),
+            });
+        }
+        self.report(worker);
+    }
+}
