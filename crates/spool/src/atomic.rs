@@ -310,6 +310,7 @@ pub fn replace(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
         if sync {
             file.sync_all()
                 .map_err(|error| io::Error::new(error.kind(), format!("fsync {attempt}: {error}")))?;
+            crash::point("sync.file");
         }
         crash::point("replace.P3");
         Ok(())
@@ -377,17 +378,27 @@ mod tests {
         let path = layout.gpu_state();
         replace(&path, b"old", true).unwrap();
         let points = crash::passed(|| replace(&path, b"old", true).unwrap());
-        assert_eq!(points, ["replace.P1", "replace.P2", "replace.P3", "replace.P4", "replace.P5"]);
+        let [p1, p2, synced, p3, p4, names_synced, p5] = points[..] else { panic!("{points:?}") };
+        assert_eq!([p1, p2, synced, p3], ["replace.P1", "replace.P2", "sync.file", "replace.P3"]);
+        assert_eq!([p4, names_synced, p5], ["replace.P4", "sync.folder", "replace.P5"]);
         for point in points {
             replace(&path, b"old", true).unwrap();
             crash::at(point, 1, || replace(&path, b"new", true)).unwrap_err();
-            let expected: &[u8] = if point < "replace.P4" { b"old" } else { b"new" };
+            let expected: &[u8] = if [p1, p2, synced, p3].contains(&point) { b"old" } else { b"new" };
             assert_eq!(fs::read(&path).unwrap(), expected, "{point}");
             replace(&path, b"newer", false).unwrap();
             assert_eq!(fs::read(&path).unwrap(), b"newer");
         }
         let left: Vec<_> = fs::read_dir(layout.root()).unwrap().filter_map(Result::ok).collect();
         assert!(left.iter().all(|entry| !entry.file_name().to_string_lossy().ends_with(".tmp")));
+    }
+
+    #[test]
+    fn a_first_content_is_synced_also_where_later_ones_are_not() {
+        let (_dir, layout) = spool();
+        let synced = |points: Vec<&str>| points.iter().filter(|point| point.starts_with("sync.")).count();
+        let write = || replace(&layout.gpu_state(), b"x", false).unwrap();
+        assert_eq!([synced(crash::passed(write)), synced(crash::passed(write))], [2, 0]);
     }
 
     #[test]

@@ -299,6 +299,8 @@ mod tests {
             assert_eq!(found.is_some(), accepted, "{point}");
         }
         assert_eq!(batches.list().unwrap().len(), 1);
+        let passed = crash::passed(|| batches.accept(&manifest("durable", &[None])).unwrap());
+        assert_eq!(passed, ["batch.B1", "sync.files", "batch.B2", "sync.folder", "batch.B3"]);
     }
 
     #[test]

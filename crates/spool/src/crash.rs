@@ -4,21 +4,21 @@
 //! process arms a point with [`at`], which unwinds from there as a death would leave the disk; a started program is
 //! armed with the environment variable `GPUSPOOL_CRASH_AT=finish.F5` and kills itself.
 
-#[cfg(debug_assertions)]
+#[cfg(any(test, debug_assertions))]
 pub use armed::{Crashed, at, passed};
 
 /// The step called `name` has been done.
-#[cfg(not(debug_assertions))]
+#[cfg(not(any(test, debug_assertions)))]
 #[inline(always)]
 pub const fn point(_name: &'static str) {}
 
 /// The step called `name` has been done.
-#[cfg(debug_assertions)]
+#[cfg(any(test, debug_assertions))]
 pub fn point(name: &'static str) {
     armed::point(name);
 }
 
-#[cfg(debug_assertions)]
+#[cfg(any(test, debug_assertions))]
 mod armed {
     use std::cell::RefCell;
     use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -105,16 +105,29 @@ pub fn who_may_drop(shared_group: &str) -> BTreeSet<u32> {
     users
 }
 
-/// Why a folder must not be trusted, as a fragment; none if it may, or if it does not exist. With `sticky_is_fine` a
-/// folder where everybody may only add files (`/tmp`) will do.
+/// Whose a folder may be, and who may write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Ours or root's, and not everybody's to write.
+    Own,
+    /// Likewise, but one where everybody may only add files of his own (`/tmp`) will do.
+    OwnOrSticky,
+    /// Anybody's, but not everybody's to write: a spool that a group shares.
+    Shared,
+}
+
+/// Why a folder must not be trusted, as a fragment; none if it may, or if it does not exist.
 #[must_use]
-pub fn distrust_folder(folder: &Path, sticky_is_fine: bool) -> Option<String> {
+pub fn distrust_folder(folder: &Path, trust: Trust) -> Option<String> {
     let meta = fs::metadata(folder).ok()?;
     let me = rustix::process::geteuid().as_raw();
-    if meta.mode() & OTHERS_WRITE != 0 && !(sticky_is_fine && meta.mode() & STICKY != 0) {
+    if trust == Trust::OwnOrSticky && meta.mode() & STICKY != 0 {
+        return None;
+    }
+    if meta.mode() & OTHERS_WRITE != 0 {
         return Some(format!("everybody may write it (mode {:o}); `chmod o-w` it", meta.mode() & 0o7777));
     }
-    if meta.uid() != me && meta.uid() != 0 && !(sticky_is_fine && meta.mode() & STICKY != 0) {
+    if trust != Trust::Shared && meta.uid() != me && meta.uid() != 0 {
         return Some(format!(
             "it belongs to user {}, and this runs as user {me}; run it as that user, or `chown` it",
             meta.uid()
@@ -323,10 +336,10 @@ mod tests {
     #[test]
     fn a_folder_everybody_writes_is_not_trusted() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(distrust_folder(dir.path(), false), None);
+        assert_eq!(distrust_folder(dir.path(), Trust::Own), None);
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
-        assert!(distrust_folder(dir.path(), false).unwrap().contains("1777"));
-        assert_eq!(distrust_folder(dir.path(), true), None);
-        assert_eq!(distrust_folder(&dir.path().join("none"), false), None);
+        assert!(distrust_folder(dir.path(), Trust::Own).unwrap().contains("1777"));
+        assert_eq!(distrust_folder(dir.path(), Trust::OwnOrSticky), None);
+        assert_eq!(distrust_folder(&dir.path().join("none"), Trust::Own), None);
     }
 }

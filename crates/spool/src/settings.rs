@@ -11,11 +11,11 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use model::config::{CONFIG_KEYS, Config};
+use model::config::Config;
 use model::{Fault, json};
 
 use crate::layout::Layout;
-use crate::rights;
+use crate::rights::{self, Trust};
 
 /// The configuration in force, and where it came from.
 #[derive(Clone, Debug)]
@@ -150,9 +150,10 @@ impl Settings {
             .map(|path| around.here.join(path))
             .or_else(|| config.spool.clone())
             .unwrap_or_else(|| folder.join("shared"));
-        for folder in config.script_dirs.iter().chain([&spool]) {
-            // A spool shared with a group is opened to it on purpose; everybody is never meant.
-            if let Some(why) = rights::distrust_folder(folder, false) {
+        let of_spool = if config.shared_group.is_some() { Trust::Shared } else { Trust::Own };
+        let scripts = config.script_dirs.iter().map(|folder| (folder, Trust::Own));
+        for (folder, trust) in scripts.chain([(&spool, of_spool)]) {
+            if let Some(why) = rights::distrust_folder(folder, trust) {
                 return Err(SettingsError::Untrusted { path: folder.clone(), why });
             }
         }
@@ -235,7 +236,7 @@ fn check_rights_of_config(path: &Path, folder: &Path) -> Result<(), SettingsErro
     if let Some(why) = rights::distrust_config(path) {
         return Err(SettingsError::Untrusted { path: path.to_owned(), why });
     }
-    match rights::distrust_folder(folder, true) {
+    match rights::distrust_folder(folder, Trust::OwnOrSticky) {
         Some(why) => Err(SettingsError::Untrusted { path: folder.to_owned(), why }),
         None => Ok(()),
     }
@@ -247,7 +248,6 @@ fn read_config(
     folder: &Path,
     warnings: &mut Vec<String>,
 ) -> Result<Config, SettingsError> {
-    debug_assert!(!CONFIG_KEYS.is_empty(), "suggestions come from the model's list of keys");
     match Config::parse(bytes, folder) {
         Ok(read) => {
             warnings

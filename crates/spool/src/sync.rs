@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use model::Durability;
 
+use crate::crash;
+
 /// More threads than this do not make a group commit faster.
 const THREADS_MAX: usize = 16;
 
@@ -82,10 +84,15 @@ impl SyncJob {
     /// The first failure, with the path; everything else was tried all the same.
     pub fn run(self) -> io::Result<()> {
         let folders = self.folders.len();
-        at_once(folders + self.files.len(), |index| match self.folders.get(index) {
-            Some(folder) => sync_folder(folder),
+        let all = folders + self.files.len();
+        at_once(all, |index| match self.folders.get(index) {
+            Some(folder) => sync_names(folder),
             None => self.files[index - folders].sync_data(),
-        })
+        })?;
+        if all > 0 {
+            crash::point("sync.job");
+        }
+        Ok(())
     }
 }
 
@@ -99,6 +106,7 @@ pub fn sync_files(files: &[File]) -> Vec<io::Result<()>> {
         Ok(())
     });
     debug_assert!(each.is_ok(), "the closure above does not fail");
+    crash::point("sync.files");
     done.into_iter()
         .map(|slot| slot.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
         .collect()
@@ -109,6 +117,12 @@ pub fn sync_files(files: &[File]) -> Vec<io::Result<()>> {
 /// # Errors
 /// When they may not be. A folder that does not exist is no error: its names went with it.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    sync_names(folder)?;
+    crash::point("sync.folder");
+    Ok(())
+}
+
+fn sync_names(folder: &Path) -> io::Result<()> {
     let sync = || File::open(folder)?.sync_all();
     match sync() {
         Ok(()) => Ok(()),

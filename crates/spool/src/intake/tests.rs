@@ -145,6 +145,7 @@ fn rejected_rows() -> Vec<(u32, TaskClass, Vec<u8>, Code)> {
         (47, Script, b"{\"script\": \"known\", \"env\": {\"LD_PRELOAD\": \"x\"}}", EnvNotAllowed),
         (48, Llm, b"{\"prompt\": \"p\", \"estimated_duration_sec\": -5}", BadNumber),
         (48, Llm, b"{\"prompt\": \"p\", \"estimated_duration_sec\": 1e18}", BadNumber),
+        (48, Llm, b"{\"prompt\": \"p\", \"estimated_duration_sec\": \"soon\"}", BadNumber),
         (49, Llm, b"{\"prompt\": \"p\", \"timeout_s\": 0}", BadNumber),
     ];
     rows.extend(texts.iter().map(|(row, class, bytes, code)| (*row, *class, bytes.to_vec(), *code)));

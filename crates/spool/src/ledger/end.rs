@@ -48,11 +48,11 @@ impl Ledger {
         {
             return self.close(&key.task_id, record, &bytes, processing);
         }
+        // An end of the task is an end of this attempt, also where another record made it: a conflict is told once.
         for folder in [self.layout.complete(), self.layout.failed()] {
             let folder = self.open(folder).map_err(about(key))?;
-            if let Some(bytes) = read_if_there(&folder, &name).map_err(about(key))?
-                && let Ok(record) = whole_end(&bytes, key, folder.path().join(&name))
-            {
+            let there = read_if_there(&folder, &name).map_err(about(key))?;
+            if let Some(record) = there.and_then(|bytes| record_of(&bytes)).filter(has_ended) {
                 self.pending.folder(folder.path());
                 self.pending.folder(processing.path());
                 return Ok(record);
@@ -216,10 +216,16 @@ pub(super) fn read_if_there(folder: &Folder, name: &str) -> io::Result<Option<Ve
 /// A record that is whole, ended, and of this attempt. A torn one does not exist.
 fn whole_end(bytes: &[u8], key: &AttemptKey, path: PathBuf) -> Result<TaskRecord, LedgerError> {
     let Some(record) = record_of(bytes) else { return Err(LedgerError::NoRecord(key.clone())) };
-    let ended = matches!(record.status, Some(Status::Complete | Status::Failed));
-    if ended && record.task_id.as_ref() == Some(&key.task_id) && record.attempt == Some(key.attempt) {
+    if has_ended(&record)
+        && record.task_id.as_ref() == Some(&key.task_id)
+        && record.attempt == Some(key.attempt)
+    {
         Ok(record)
     } else {
         Err(LedgerError::Stale { key: key.clone(), path })
     }
+}
+
+const fn has_ended(record: &TaskRecord) -> bool {
+    matches!(record.status, Some(Status::Complete | Status::Failed))
 }

@@ -125,8 +125,10 @@ fn a_submission_is_queued_once_wherever_its_author_dies() {
     for durability in [Durability::Power, Durability::Process] {
         let mut house = house();
         house.ledger = Ledger::new(house.layout.clone(), durability);
+        let passed = crash::passed(|| drop(house.ledger.submit(&[submission("a", true)])));
+        let synced = ["submit.S3", "sync.files", "submit.S4", "submit.S5", "sync.job", "submit.S6"];
         let points = ["submit.S3", "submit.S4", "submit.S5", "submit.S6"];
-        assert_eq!(crash::passed(|| drop(house.ledger.submit(&[submission("a", true)]))), points);
+        assert_eq!(passed, if durability == Durability::Power { &synced[..] } else { &points });
         for point in points {
             let task = [submission(point, true)];
             crash::at(point, 1, || house.ledger.submit(&task)).unwrap_err();
@@ -162,7 +164,7 @@ fn a_thousand_submissions_are_durable_in_groups() {
     let passed = crash::passed(|| {
         assert!(house.ledger.submit(&tasks).iter().all(Result::is_ok));
     });
-    assert_eq!(passed.len(), 16 * 4, "four steps for each group of 64, not for each task");
+    assert_eq!(passed.len(), 16 * 6, "four steps and two syncs for each group of 64, not for each task");
     assert_eq!(house.files(&house.layout.queue(TaskClass::Llm, Priority::NORMAL)).len(), 1_000);
     assert_eq!(house.staged(), 0);
 }
@@ -394,6 +396,8 @@ fn the_first_end_stands_and_a_second_one_is_kept_aside() {
     assert!(kept.ends_with("failed/t.json") && aside.ends_with("failed/t.conflict.7"));
     assert_eq!(record.status, Some(Status::Complete));
     assert_eq!(house.places("t"), ["failed"]);
+    let again = house.ledger.finish(&worker(), &key("t", 1)).unwrap();
+    assert_eq!(again.status, Some(Status::Failed), "asked again, it tells the end that stands");
     let bytes = house.end("u", "complete");
     fs::write(house.layout.complete().join("u.json"), bytes).unwrap();
     house.ledger.finish(&worker(), &key("u", 1)).unwrap();
@@ -459,6 +463,34 @@ fn a_record_without_its_attempt_in_the_history_does_not_go_back() {
         .unwrap_err();
     assert!(matches!(told, LedgerError::Stale { .. }));
     assert_eq!(house.places("t"), ["processing"]);
+}
+
+#[test]
+fn what_replaces_an_entry_is_on_the_disk_before_it_does() {
+    let mut house = house();
+    house.ledger = Ledger::new(house.layout.clone(), Durability::Power);
+    for task in ["t", "u", "v"] {
+        house.running(task);
+    }
+    let (class, priority) = (TaskClass::Llm, Priority::NORMAL);
+    let back = crash::passed(|| {
+        house
+            .ledger
+            .requeue(&worker(), &key("t", 1), &second_chance("t"), class, priority)
+            .map(drop)
+            .unwrap();
+    });
+    assert_eq!(back[..4], ["requeue.R1", "sync.files", "requeue.R2", "requeue.R3"]);
+    let cancelled = record(serde_json::json!({"prompt": "p"}));
+    let ended = crash::passed(|| house.ledger.fail(&id("u"), &cancelled).unwrap());
+    assert_eq!(ended, ["cancel.K2", "sync.files", "cancel.K2", "cancel.K3", "finish.F6"]);
+    let shown = record(serde_json::json!({"task_id": "v", "status": "running"}));
+    let shown = crash::passed(|| house.ledger.show_running(&shown).map(drop).unwrap());
+    assert_eq!(shown, ["start.T5", "sync.files", "start.T5", "start.T6"]);
+    house.drop_file(&entry("x"), "{");
+    let fault = Fault::new(Code::IncompleteJson, "torn");
+    let rejected = crash::passed(|| house.ledger.reject(&entry("x"), &fault).map(drop).unwrap());
+    assert_eq!(rejected, ["drop.D5", "sync.files", "drop.D5", "drop.D5", "drop.D6"]);
 }
 
 // ------------------------------------------------------------------------------------------------- fail, show, reject
