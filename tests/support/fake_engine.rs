@@ -123,13 +123,11 @@ impl Engine {
         let path = first.split(' ').nth(1).unwrap_or("/");
         let (status, answer) = self.answer(path, &body);
         let text = answer.to_string();
+        // One write, or the two ends wait for each other's acknowledgements.
+        let head =
+            format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}", text.len());
         let mut stream = stream;
-        write!(
-            stream,
-            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{text}",
-            text.len()
-        )
-        .ok()
+        stream.write_all(format!("{head}\r\n\r\n{text}").as_bytes()).ok()
     }
 
     fn answer(&self, path: &str, body: &[u8]) -> (&'static str, Value) {

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -87,6 +88,27 @@ fn live() -> MutexGuard<'static, BTreeMap<u32, Unit>> {
 /// The kernel's refusal.
 pub fn adopt_orphans() -> io::Result<()> {
     Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
+}
+
+/// Keeps files that whoever started this process has left open from all programs that are started from now on. Call
+/// it first: what must be inherited is opened later.
+///
+/// # Errors
+/// When the open files cannot be listed.
+pub fn keep_files_from_children() -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        if number > 2 {
+            // SAFETY: the number is borrowed for one call that closes nothing; if it is no longer open, that call fails.
+            #[expect(unsafe_code, reason = "these files have no owner in this program")]
+            let file = unsafe { BorrowedFd::borrow_raw(number) };
+            // The descriptor of the listing itself is among them and is closed anyway.
+            let _ = rustix::io::fcntl_setfd(file, rustix::io::FdFlags::CLOEXEC);
+        }
+    }
+    Ok(())
 }
 
 /// A running program and its descendants. Dropped, it is killed at once.

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::group::{End, Group, Program, Stuck};
 use crate::log::Log;
 use crate::outcome::{Done, Outcome, ended_badly};
-use crate::protocol::{Job, Line, Lines, Progress, Said, bad_result, read};
+use crate::protocol::{Job, Line, Lines, Progress, Said, bad_result, is_event, read};
 
 /// The argument that makes a script serve tasks.
 pub const HOST_ARGUMENT: &str = "--host";
@@ -197,6 +197,11 @@ impl Host {
         let [spoken, noted] = &mut self.buffers;
         loop {
             if let Some(line) = self.heard.pop_front() {
+                if let Line::Whole(bytes) = &line
+                    && !is_event(bytes)
+                {
+                    note(&mut self.log, log.as_deref_mut(), &[bytes, &b"\n"[..]].concat());
+                }
                 return Next::Line(line);
             }
             let mut ended = None;
@@ -210,12 +215,10 @@ impl Host {
                     }
                 }
                 count = some(self.stdout.as_mut(), |pipe| pipe.read(spoken)) => {
-                    let bytes = &spoken[..count];
-                    note(&mut self.log, log.as_deref_mut(), bytes);
-                    if bytes.is_empty() {
+                    if count == 0 {
                         self.stdout = None;
                     }
-                    self.heard.extend(self.lines.push(bytes));
+                    self.heard.extend(self.lines.push(&spoken[..count]));
                 }
                 count = some(self.stdin.as_mut().filter(|_| !self.out.is_empty()), |pipe| pipe.write(self.out.as_slices().0)) => {
                     self.out.drain(..count);
@@ -226,7 +229,12 @@ impl Host {
                 end = self.group.ended() => ended = Some(end),
             }
             if let Some(end) = ended {
-                // What a dead process wrote is in the pipe already; a grandchild may keep the pipe open for ever.
+                // What a dead process wrote is in the pipes already; a grandchild may keep them open for ever.
+                if let Some(mut stderr) = self.stderr.take() {
+                    while let Ok(Ok(count @ 1..)) = timeout(LAST_WORDS, stderr.read(noted)).await {
+                        note(&mut self.log, log.as_deref_mut(), &noted[..count]);
+                    }
+                }
                 let last = some(self.stdout.as_mut(), |pipe| pipe.read(spoken));
                 match timeout(LAST_WORDS, last).await {
                     Ok(count @ 1..) => self.heard.extend(self.lines.push(&spoken[..count])),

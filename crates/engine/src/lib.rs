@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Not here: which program should run, when, and what becomes of its result (`worker`, `policy`); paths of the spool.
-//! This is the one crate with `unsafe`: a single `pre_exec` in `group`.
+//! This is the one crate with `unsafe`, twice in `group`: the `pre_exec`, and files that were inherited without an owner.
 
 pub mod environment;
 pub mod group;

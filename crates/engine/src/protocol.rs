@@ -123,6 +123,12 @@ pub fn read(line: &[u8]) -> (Said, Option<(String, u64)>) {
     (said, names)
 }
 
+/// Whether a line is one of the protocol's, and so nothing for a log.
+#[must_use]
+pub fn is_event(line: &[u8]) -> bool {
+    line.starts_with(b"{") && !matches!(read(line).0, Said::Object(_) | Said::Noise)
+}
+
 const fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

@@ -203,6 +203,19 @@ async fn one_load_serves_many_tasks() {
 }
 
 #[tokio::test]
+async fn the_log_of_a_task_holds_what_its_host_notes_and_not_the_protocol() {
+    let mut host = host(&[]);
+    host.ready(SOON).await.unwrap();
+    let mut log = Log::tail_only(1_000);
+    host.run(&job(json!({"echo": 1})), &mut log, |_| {}, pending(), GRACE).await;
+    assert_eq!(log.tail().as_deref(), Some("serving t1"));
+    let mut log = Log::tail_only(1_000);
+    host.run(&job(json!({"do": "die"})), &mut log, |_| {}, pending(), GRACE).await;
+    assert_eq!(log.tail().as_deref(), Some("serving t1"));
+    host.stop(GRACE).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_host_that_cannot_load_says_why() {
     let mut host = host(&[("GPUSPOOL_MODEL", "broken")]);
     assert_eq!(host.ready(SOON).await.unwrap_err().code, "model_not_found");

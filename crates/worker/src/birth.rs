@@ -116,7 +116,8 @@ fn candidates(inventory: &Inventory, wanted: Option<&str>) -> Result<Vec<Option<
         None => Ok(all.map(Some).collect()),
         Some(CPU) => Ok(vec![None]),
         Some(name) => {
-            let found: Vec<_> = all.clone().filter(|gpu| gpu.uuid.as_str() == name).map(Some).collect();
+            let is_it = |gpu: &GpuIdentity| gpu.uuid.as_str() == name || gpu.index.to_string() == name;
+            let found: Vec<_> = all.clone().filter(is_it).map(Some).collect();
             if found.is_empty() {
                 let there = all.map(|gpu| format!("`{}`", gpu.uuid)).collect::<Vec<_>>().join(", ");
                 return Err(Unborn::NoSuchGpu { wanted: name.into(), there });

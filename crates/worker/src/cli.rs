@@ -1,7 +1,7 @@
 //! The command line of `worker`.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ const LOG_VARIABLE: &str = "GPUSPOOL_LOG";
 #[derive(Debug, Parser)]
 #[command(name = "worker", version)]
 struct Cli {
-    /// The GPU's uuid, or `cpu` for the lane without one [default: the first GPU that is free].
+    /// The GPU's uuid or index, or `cpu` for the lane without one [default: the first GPU that is free].
     #[arg(long, value_name = "UUID")]
     gpu: Option<String>,
     /// The launch this process answers to.
@@ -60,7 +60,7 @@ pub(crate) fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, why)) => {
-            eprintln!("worker: {why}");
+            let _ = writeln!(io::stderr(), "worker: {why}");
             ExitCode::from(code)
         }
     }
@@ -82,6 +82,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
     settings.prepare().map_err(|error| (error.exit_code(), error.to_string()))?;
     // A process group's leader, as a shell starts it, cannot leave its session; then the terminal's end is its end.
     let _ = rustix::process::setsid();
+    engine::group::keep_files_from_children()
+        .map_err(|error| (71, format!("cannot list the open files: {error}")))?;
     engine::group::adopt_orphans().map_err(|error| (71, format!("cannot adopt orphans: {error}")))?;
     let gpus = cli.gpus.unwrap_or_else(|| settings.config.gpus.clone());
     let born = be_born(&settings, &gpus, cli.gpu.as_deref(), cli.launch)
@@ -97,11 +99,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
 /// One line for whoever started this by hand; afterwards everything goes into the log.
 fn announce(born: &Born) {
     let gpu = born.around.gpu.as_ref().map_or_else(|| "the CPU lane".to_owned(), |gpu| format!("GPU {gpu}"));
-    println!(
-        "worker {} serves {gpu}; its log is {}",
-        born.home.id(),
-        born.home.folder().join("log").display()
-    );
+    let log = born.home.folder().join("log");
+    // Nobody may be listening, which is no reason not to serve.
+    let _ = writeln!(io::stdout(), "worker {} serves {gpu}; its log is {}", born.home.id(), log.display());
 }
 
 async fn serve(settings: Settings, born: Born) -> io::Result<()> {

@@ -91,12 +91,15 @@ impl Seat {
     }
 }
 
+/// How much of an engine's last words goes into a report, in characters; its log has the rest.
+const LAST_WORDS_MAX: usize = 2_000;
+
 /// The error of an engine as one text: people see it without a log at hand.
 fn sentence(error: &TaskError) -> String {
-    match &error.tail {
-        Some(tail) => format!("{error}\n{tail}"),
-        None => error.to_string(),
-    }
+    let Some(tail) = &error.tail else { return error.to_string() };
+    let skip = tail.chars().count().saturating_sub(LAST_WORDS_MAX);
+    let last: String = tail.chars().skip(skip).collect();
+    format!("{error}\n{last}")
 }
 
 async fn live(boot: Boot, gate: Gate, mut stop: oneshot::Receiver<()>, tell: UnboundedSender<Happening>) {

@@ -141,3 +141,72 @@ fn what_a_killed_worker_leaves_is_buried() {
     let again = rig.command(&["--bury", worker.id.as_str()]).status().unwrap();
     assert!(again.success());
 }
+
+#[test]
+fn a_result_that_cannot_be_written_is_held_with_its_slot_until_it_can() {
+    let rig = Rig::new();
+    let mut worker = rig.worker();
+    // What stands in its place makes the write fail as a full disk would.
+    let blocked = rig.layout.outbox(&worker.id).join("held.1.json");
+    std::fs::create_dir(&blocked).unwrap();
+    let held = worker.run_one(script("held", "once", json!({"do": "protocol"})));
+    let next = worker.run_one(script("next", "once", json!({"do": "echo"})));
+    let log = worker_log(&rig, &worker);
+    wait_for("the failure to be noted", || {
+        std::fs::read_to_string(&log).unwrap().contains("no_space").then_some(())
+    });
+    let reports = worker.reports();
+    assert_eq!(reports.attempts[&held].state, AttemptState::Running);
+    assert!(!reports.attempts.contains_key(&next), "the slot is still taken");
+    std::fs::remove_dir(&blocked).unwrap();
+    assert_eq!(worker.ended(&held).1.result.unwrap().output["words"], 7);
+    worker.ended(&next);
+}
+
+fn worker_log(rig: &Rig, worker: &Worker) -> std::path::PathBuf {
+    rig.layout.worker(&worker.id).join("log")
+}
+
+fn append_to_orders(rig: &Rig, worker: &Worker, line: &str) {
+    use std::io::Write as _;
+    let path = rig.layout.worker(&worker.id).join(spool::layout::ORDERS);
+    std::fs::OpenOptions::new().append(true).open(path).unwrap().write_all(line.as_bytes()).unwrap();
+}
+
+#[test]
+fn a_missing_line_is_said_and_what_runs_goes_on_until_a_whole_heals_it() {
+    let rig = Rig::new();
+    let mut worker = rig.worker();
+    let key = running(&mut worker, "sleep");
+    append_to_orders(&rig, &worker, "{\"epoch\":1,\"n\":99,\"schema\":1,\"leave\":true}\n");
+    worker.until("the gap to be told", |reports| (reports.phase == Phase::Gap).then_some(()));
+    let orders = worker.ordered();
+    assert_eq!(worker.reports().attempts[&key].state, AttemptState::Running);
+    worker.adopt(2, orders);
+    worker.until("the gap to be healed", |reports| (reports.phase == Phase::Serving).then_some(()));
+    worker.stop(&key, StopWhy::Cancel);
+    assert_eq!(code(&worker.ended(&key).1), "cancelled");
+}
+
+#[test]
+fn orders_of_an_unknown_schema_are_told_and_their_leave_is_obeyed() {
+    let rig = Rig::new();
+    let mut worker = rig.worker();
+    append_to_orders(&rig, &worker, "{\"epoch\":1,\"n\":2,\"schema\":99,\"whole\":true,\"strange\":{}}\n");
+    worker.until("the worker to say so", |reports| (reports.phase == Phase::CannotRead).then_some(()));
+    append_to_orders(&rig, &worker, "{\"epoch\":1,\"n\":3,\"schema\":99,\"leave\":true}\n");
+    assert_eq!(worker.exit_code(), 0);
+}
+
+#[test]
+fn sigterm_without_a_brain_leaves_the_record_for_the_next_one() {
+    let rig = Rig::new();
+    let mut worker = rig.worker();
+    let key = running(&mut worker, "sleep");
+    let orders = Orders { brain: Some(dead()), ..worker.ordered() };
+    worker.adopt(2, orders);
+    worker.until("the dead brain to be seen", |reports| (reports.seen.epoch == 2).then_some(()));
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.exit_code(), 0);
+    assert_eq!(code(&worker.record(&key)), "taken_back");
+}

@@ -181,3 +181,15 @@ fn a_host_that_cannot_load_its_model_fails_the_task_that_wants_it() {
     assert_eq!(record.error.unwrap().class, FailureClass::BadInput);
     wait_for("nothing to be left", || (worker.programs() == 0).then_some(()));
 }
+
+#[test]
+fn a_script_inherits_the_lock_of_its_gpu_and_no_other_file() {
+    let rig = Rig::new();
+    let mut worker = rig.worker();
+    let key = worker.run_one(script("files", "once", json!({"do": "files"})));
+    let output = worker.ended(&key).1.result.unwrap().output;
+    let files = output["files"].as_str().unwrap();
+    let beyond: Vec<&str> = files.split(' ').filter(|file| file.starts_with('/')).collect();
+    let lock = rig.layout.gpu_lock(&model::GpuUuid::new("SIM-0").unwrap());
+    assert_eq!(beyond, [lock.to_str().unwrap()], "{files}");
+}
