@@ -44,7 +44,7 @@ struct Cli {
     #[arg(long, value_name = "SETTING")]
     gpus: Option<String>,
     /// End what the dead worker UUID left running, and nothing else.
-    #[arg(long, value_name = "UUID", conflicts_with_all = ["gpu", "launch", "gpus"])]
+    #[arg(long, value_name = "UUID", conflicts_with_all = ["gpu", "launch"])]
     bury: Option<String>,
 }
 
