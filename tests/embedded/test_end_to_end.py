@@ -34,6 +34,7 @@ class Machine(unittest.TestCase):
         self.addCleanup(self.logs.close)
         self.brain = self.start("brain", "--gpus", "simulated:8192", stdout=self.logs, stderr=self.logs)
         self.addCleanup(self.end)
+        self.wait_for("the first picture", lambda: self.gpu() and self.gpu()["worker_pid"])
 
     def start(self, name, *words, **options):
         program = shutil.which(name, path=PATH)
@@ -41,8 +42,6 @@ class Machine(unittest.TestCase):
         command = [program, "--spool", self.spool, "--config", os.path.join(ROOT, "config.json"), *words]
         environment = os.environ | {"PATH": PATH}
         return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, **options)
-
-        self.wait_for("the first picture", lambda: self.gpu() and self.gpu()["worker_pid"])
 
     def end(self):
         if self.brain.poll() is None:
