@@ -223,7 +223,9 @@ impl Queues {
         self.settling.remove(&entry);
         self.held.remove(&entry);
         match self.intake.read(&self.layout, &entry, now, closed) {
-            Verdict::Ready(task) => {
+            Verdict::Ready(mut task) => {
+                // A person need not say when: it is when the file was first understood.
+                task.created_at.get_or_insert_with(spool::clock::wall);
                 self.parsed.insert(entry.clone(), order);
                 *self.parsed_in.entry((entry.class, entry.priority)).or_default() += 1;
                 let not_before = not_before(&task, now);
