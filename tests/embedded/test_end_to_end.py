@@ -131,7 +131,8 @@ class OnePrompt(Machine):
         self.assertEqual(again["pid"], ready["pid"], "the engine was booted again")
         self.assertEqual([resident["loads"] for resident in again["residents"]], [1])
 
-        self.assertEqual(self.start("gpuspool", "down").wait(timeout=PATIENCE_S), 0)
+        down = self.start("gpuspool", "down", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.assertEqual(down.wait(timeout=PATIENCE_S), 0)
         self.assertEqual(self.brain.wait(timeout=PATIENCE_S), 0, self.words_of_the_brain())
         for pid in (again["pid"], again["worker_pid"]):
             self.assertFalse(alive(pid), f"process {pid} outlived `gpuspool down`")
