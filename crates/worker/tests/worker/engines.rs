@@ -126,3 +126,16 @@ fn a_question_can_be_stopped_and_its_input_may_be_a_file() {
     assert_eq!(code(&record), "input_not_found");
     assert_eq!(record.error.unwrap().class, FailureClass::BadInput);
 }
+
+#[test]
+fn records_that_must_be_synced_are_synced_together_and_none_is_lost() {
+    let rig = Rig::durable();
+    let mut worker = rig.worker();
+    worker.boot();
+    let keys = worker.run((0..20).map(|n| question(&format!("q{n}"), &n.to_string())).collect());
+    for (n, key) in keys.iter().enumerate() {
+        assert_eq!(worker.ended(key).1.result.unwrap().output, format!("fake engine: {n}"));
+        worker.finish(key);
+    }
+    worker.until("all keys to be forgotten", |reports| reports.attempts.is_empty().then_some(()));
+}

@@ -32,6 +32,15 @@ impl Rig {
 
     /// With other `timing`, and other arguments of the fake engine.
     pub(crate) fn with(timing: &Value, engine: &[&str]) -> Self {
+        Self::lasting("process", timing, engine)
+    }
+
+    /// With records that are synced, as a real spool has them.
+    pub(crate) fn durable() -> Self {
+        Self::lasting("power", &json!({}), &[])
+    }
+
+    fn lasting(durability: &str, timing: &Value, engine: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
         let fake = fake_engine();
@@ -44,7 +53,7 @@ impl Rig {
         let more = timing.as_object().unwrap().clone();
         times.as_object_mut().unwrap().extend(more);
         let config = json!({
-            "durability": "process",
+            "durability": durability,
             "timing": times,
             "engines": {"fake": {"command": command, "stop_grace_s": 1.0}},
             "models": {"fake-7b": {"engine": "fake", "parallel": 4}},

@@ -105,6 +105,10 @@ fn what_a_script_does_wrong_is_said_and_nothing_of_it_is_left() {
     let key = worker.run_one(script("linger", "once", json!({"do": "linger"})));
     assert_eq!(worker.ended(&key).1.status, Some(Status::Complete));
     assert_eq!(worker.programs(), 0, "the grandchild it left behind");
+    let key = worker.run_one(script("hide", "once", json!({"do": "hide"})));
+    let hidden = worker.ended(&key).1.result.unwrap().output["hidden"].as_u64().unwrap();
+    let hidden = spool::process::identity_of(u32::try_from(hidden).unwrap());
+    assert_eq!(hidden, None, "also one without session, mark or parent");
     let mut task = script("absent", "once", json!({}));
     let model::task::Work::Script(work) = &mut task.work else { unreachable!("a script is script work") };
     work.input = Some("/no/such/video.webm".into());
