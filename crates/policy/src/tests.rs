@@ -7,6 +7,7 @@ mod choice;
 mod endings;
 mod evictions;
 mod launches;
+mod laws;
 mod make;
 mod nonsense;
 mod rig;

@@ -117,10 +117,12 @@ impl Worker {
 
     /// Whether hosts are still there that may not stay.
     pub(crate) fn sheds_hosts(&self) -> bool {
-        !self.dead
-            && self.reports.hosts.iter().any(|host| {
-                host.state == HostState::Unloading || (host.state == HostState::Idle && !self.allows(host))
-            })
+        let goes = |host: &HostReport| match host.state {
+            HostState::Unloading => true,
+            HostState::Booting | HostState::Idle => !self.allows(host),
+            HostState::Busy => false,
+        };
+        !self.dead && self.reports.hosts.iter().any(goes)
     }
 
     /// Whether a loaded host of this key is there.

@@ -1,5 +1,7 @@
 //! The CPU lane: tasks that need no GPU, with their own cap, never behind GPU slots.
 
+use std::collections::BTreeMap;
+
 use model::link::HostOrder;
 use model::{Entry, Millis};
 
@@ -8,6 +10,7 @@ use super::fill::Placed;
 use super::scripts::{AHEAD, is_short};
 use crate::queue::{HostKey, Queued};
 use crate::worker::Worker;
+use crate::world::World;
 
 /// Kinds of warm hosts that may stay loaded at once in the CPU lane; memory is the bound, and nobody measures it yet.
 const KINDS_KEPT: usize = 4;
@@ -16,8 +19,9 @@ const KINDS_KEPT: usize = 4;
 pub(super) struct CpuLane<'w> {
     worker: Option<&'w Worker>,
     free: u32,
-    slots: u32,
     hosts: Vec<HostOrder>,
+    /// What was given of each warm kind.
+    given: BTreeMap<HostKey, u32>,
     /// Expected length of what was given ahead.
     ahead: Millis,
 }
@@ -36,7 +40,7 @@ impl<'w> CpuLane<'w> {
         Self {
             worker,
             free: slots.saturating_sub(load),
-            slots,
+            given: worker.map(|worker| given(world, worker)).unwrap_or_default(),
             hosts: worker.map(|worker| worker.hosts.clone()).unwrap_or_default(),
             ahead: over,
         }
@@ -46,26 +50,36 @@ impl<'w> CpuLane<'w> {
         let (Some(worker), Some(host)) = (self.worker, item.shape.host()) else { return Placed::No };
         if self.free > 0 {
             self.free -= 1;
+            if host.warm {
+                let given = self.given.entry(host.clone()).or_default();
+                *given += 1;
+                let wanted = *given;
+                self.keep(draft, worker, host, wanted);
+            }
         } else {
-            let expected = is_short(draft, item, None).filter(|_| host.warm && self.is_kept(host));
+            let kept = self.hosts.iter().any(|order| host.is(&order.script, order.model.as_deref()));
+            let expected = is_short(draft, item, None).filter(|_| kept);
             let Some(expected) = expected.filter(|expected| self.ahead + *expected <= AHEAD) else {
                 return Placed::No;
             };
             self.ahead = self.ahead + expected;
         }
-        if host.warm && !self.is_kept(host) {
-            self.keep(draft, worker, host);
-        }
         draft.start(entry, &worker.id, &item.task);
         Placed::Yes
     }
 
-    fn is_kept(&self, host: &HostKey) -> bool {
-        self.hosts.iter().any(|order| host.is(&order.script, order.model.as_deref()))
-    }
-
-    /// Lets this host stay, as often as there are slots; the kind that was let in first and runs nothing goes.
-    fn keep(&mut self, draft: &mut Draft<'w>, worker: &'w Worker, host: &HostKey) {
+    /// Lets as many hosts of this kind stay as have run at once: a worker loads what may stay, and no more is needed.
+    /// The kind that was let in first and runs nothing goes when there are too many.
+    fn keep(&mut self, draft: &mut Draft<'w>, worker: &'w Worker, host: &HostKey, wanted: u32) {
+        if let Some(order) =
+            self.hosts.iter_mut().find(|order| host.is(&order.script, order.model.as_deref()))
+        {
+            if order.count < wanted {
+                order.count = wanted;
+                self.order(draft, worker);
+            }
+            return;
+        }
         if self.hosts.len() >= KINDS_KEPT {
             let world = draft.world;
             let runs = |order: &HostOrder| {
@@ -76,7 +90,24 @@ impl<'w> CpuLane<'w> {
                 self.hosts.remove(at);
             }
         }
-        self.hosts.push(HostOrder { script: host.name(), model: host.model.clone(), count: self.slots });
+        self.hosts.push(HostOrder { script: host.name(), model: host.model.clone(), count: wanted });
+        self.order(draft, worker);
+    }
+
+    fn order(&self, draft: &mut Draft<'w>, worker: &'w Worker) {
         draft.act(crate::action::Action::Hosts { worker: worker.id.clone(), hosts: self.hosts.clone() });
     }
+}
+
+/// How many live units and starts under way a worker has of each warm kind.
+fn given(world: &World, worker: &Worker) -> BTreeMap<HostKey, u32> {
+    let units = world.units_on(worker).filter(|unit| unit.is_live()).map(|unit| &unit.shape);
+    let claims = worker.claims.iter().filter_map(|entry| world.claims.get(entry));
+    let mut given = BTreeMap::new();
+    for shape in units.chain(claims.map(|claim| &claim.queued.shape)) {
+        if let Some(host) = shape.host().filter(|host| host.warm) {
+            *given.entry(host.clone()).or_default() += 1;
+        }
+    }
+    given
 }

@@ -143,3 +143,21 @@ fn the_cpu_lane_runs_as_many_as_it_has_slots_and_never_behind_gpus() {
     assert_eq!(rig.ended("c").gpu, None);
     assert!(rig.world.attempt(&model::AttemptKey { task_id: id("gpu"), attempt: 1 }).is_some());
 }
+
+#[test]
+fn the_cpu_lane_loads_no_more_hosts_than_run_at_once() {
+    let mut rig = Rig::new().gpus([24_576]);
+    let cpu = |name: &str| script(name, "count").gpu(model::task::GpuRequirement::None);
+    let counts = |rig: &Rig| -> Vec<u32> {
+        let hosts = rig.log.iter().filter_map(|(_, action)| match action {
+            Action::Hosts { hosts, .. } => Some(hosts[0].count),
+            _ => None,
+        });
+        hosts.collect()
+    };
+    rig.drop_task(cpu("a")).run_until_ended("a");
+    rig.drop_task(cpu("b")).run_until_ended("b");
+    assert_eq!(counts(&rig), [1]);
+    rig.drop_tasks(["c", "d", "e"].map(cpu)).run_until_ended("e");
+    assert_eq!(counts(&rig), [1, 2]);
+}
