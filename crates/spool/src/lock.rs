@@ -234,16 +234,19 @@ fn io_error(doing: &'static str, path: &Path, source: io::Error) -> LockError {
 mod tests {
     use super::*;
 
-    fn spool() -> (tempfile::TempDir, Layout) {
+    type Quiet = std::sync::RwLockReadGuard<'static, ()>;
+
+    fn spool() -> (Quiet, tempfile::TempDir, Layout) {
+        let quiet = process::STARTING.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path());
         layout.create().unwrap();
-        (dir, layout)
+        (quiet, dir, layout)
     }
 
     #[test]
     fn the_second_brain_is_told_who_the_first_is() {
-        let (_dir, layout) = spool();
+        let (_quiet, _dir, layout) = spool();
         let first = BrainLock::take(&layout).unwrap();
         let refused = BrainLock::take(&layout).unwrap_err();
         let LockError::Held { pid, epoch, .. } = &refused else { panic!("{refused}") };
@@ -254,7 +257,7 @@ mod tests {
 
     #[test]
     fn epochs_only_rise_also_when_their_file_is_lost() {
-        let (_dir, layout) = spool();
+        let (_quiet, _dir, layout) = spool();
         assert_eq!(BrainLock::take(&layout).unwrap().epoch(), 1);
         assert_eq!(BrainLock::take(&layout).unwrap().epoch(), 2);
         fs::remove_file(layout.brain_epoch()).unwrap();
@@ -265,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_replaced_lock_file_is_noticed() {
-        let (dir, layout) = spool();
+        let (_quiet, dir, layout) = spool();
         let lock = BrainLock::take(&layout).unwrap();
         assert!(lock.still_ours());
         fs::write(dir.path().join("other"), "").unwrap();
@@ -277,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_brain_that_dies_while_it_starts_wastes_a_number_at_most() {
-        let (_dir, layout) = spool();
+        let (_quiet, _dir, layout) = spool();
         let points = crash::passed(|| drop(BrainLock::take(&layout).unwrap()));
         let own: Vec<_> = points.into_iter().filter(|point| point.starts_with("lock.")).collect();
         assert_eq!(own, ["lock.L1", "lock.L2", "lock.L3", "lock.L4"]);

@@ -8,6 +8,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,8 +19,9 @@ use uuid::Uuid;
 
 use crate::atomic::{Folder, create, move_new};
 use crate::layout::{LOCK, Layout, ORDERS, OUTBOX, REPORTS, record_file};
+use crate::ledger::bytes_of;
 use crate::link::{Reader, Writer, make_empty};
-use crate::lock::{Holder, holder_of, locker_of, open_lock, sign};
+use crate::lock::{Holder, holder_of, is_at, locker_of, open_lock, sign};
 use crate::recover::outbox;
 use crate::sync::{Pending, SyncJob, sync_folder};
 use crate::{crash, process};
@@ -110,9 +112,9 @@ pub struct WorkerHome {
     pub reports: Writer<ReportsLine>,
     /// What it is told.
     pub orders: Reader<OrdersLine>,
-    #[expect(dead_code, reason = "held: the lock is the worker's life")]
+    /// Held: its life.
     lock: File,
-    #[expect(dead_code, reason = "held: the lock is the GPU's")]
+    /// Held: its GPU's.
     gpu_lock: Option<File>,
 }
 
@@ -207,6 +209,18 @@ impl WorkerHome {
         &self.folder
     }
 
+    /// Whether the lock file still is the one that is locked. If not, a brain can take this worker for dead.
+    #[must_use]
+    pub fn still_ours(&self) -> bool {
+        is_at(&self.lock, &self.folder.join(LOCK))
+    }
+
+    /// The GPU's lock, which engines inherit: the one descriptor not to close in a child.
+    #[must_use]
+    pub fn gpu_lock(&self) -> Option<BorrowedFd<'_>> {
+        self.gpu_lock.as_ref().map(File::as_fd)
+    }
+
     /// F1–F3: puts a finished record into the outbox, durable when this returns; only then may it be reported.
     /// Blocks. Said again for the same record, it does nothing.
     ///
@@ -293,8 +307,7 @@ impl WorkerHome {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let name = record_file(key);
-        let mut bytes = serde_json::to_vec_pretty(record)?;
-        bytes.push(b'\n');
+        let bytes = bytes_of(record)?;
         let mut file = match create(&self.outbox, &name) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 if fs::read(self.outbox.path().join(&name))? == bytes {
@@ -393,3 +406,6 @@ fn identity(id: &WorkerId, birth: &Birth) -> io::Result<WorkerIdentity> {
 fn io_error(doing: &'static str, path: &Path, source: io::Error) -> BirthError {
     BirthError::Io { doing, path: path.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests;

@@ -88,9 +88,9 @@ fn names(event: &notify::Event, name: &OsStr) -> bool {
 
 /// Ends with the receiver.
 fn poll(path: PathBuf, hints: Sender<()>) {
+    let look = move || fs::metadata(&path).ok().map(|meta| (meta.ino(), meta.len()));
+    let mut before = look();
     std::thread::spawn(move || {
-        let look = || fs::metadata(&path).ok().map(|meta| (meta.ino(), meta.len()));
-        let mut before = look();
         while !hints.is_closed() {
             std::thread::sleep(POLL_EVERY);
             let now = look();

@@ -186,6 +186,14 @@ impl<L: Line> Writer<L> {
         Ok(())
     }
 
+    /// Lets everything from now on be written elsewhere; what was written to until now.
+    #[cfg(test)]
+    pub(super) fn divert(&mut self, file: File) -> File {
+        let before = std::mem::replace(&mut self.file, Arc::new(file));
+        self.pending = Pending::new(self.durability);
+        Arc::into_inner(before).expect("nobody else syncs it")
+    }
+
     fn note_folder(&mut self) {
         self.pending.folder(self.folder.path());
     }

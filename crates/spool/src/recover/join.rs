@@ -14,10 +14,8 @@ use model::{AttemptKey, Entry, Priority, Status, TaskClass, TaskId, TaskRecord, 
 use super::{FoundWorker, outbox};
 use crate::atomic::Folder;
 use crate::layout::{Layout, ORDERS, OUTBOX, REPORTS, task_file};
+use crate::ledger::{RECORD_BYTES_MAX, requeue};
 use crate::link::Reader;
-
-/// Largest task file that is read, in bytes; records with results are larger than what people drop.
-const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// A worker's logs folded, its outbox folded into them. None if its folder is gone.
 pub(super) fn read_logs(layout: &Layout, id: &WorkerId) -> io::Result<Option<FoundWorker>> {
@@ -122,15 +120,15 @@ impl Places {
         })
     }
 
-    /// The queue folder in which a file has this task's name, and what it says.
-    pub(super) fn queued(&self, task: &TaskId) -> io::Result<Option<(Entry, &Folder)>> {
-        let name = task_file(task);
+    /// The files of this name in the queue folders.
+    pub(super) fn queued(&self, name: &str) -> io::Result<Vec<(Entry, &Folder)>> {
+        let mut found = Vec::new();
         for (class, priority, folder) in &self.queues {
-            if folder.has(&name)? {
-                return Ok(Some((Entry { class: *class, priority: *priority, name }, folder)));
+            if folder.has(name)? {
+                found.push((Entry { class: *class, priority: *priority, name: name.to_owned() }, folder));
             }
         }
-        Ok(None)
+        Ok(found)
     }
 
     /// What has become of an attempt.
@@ -139,21 +137,23 @@ impl Places {
         if self.complete.has(&name)? || self.failed.has(&name)? {
             return Ok(Fate::Ended);
         }
-        let body = match record(&self.processing, &name)? {
-            Some(body) => Some(body),
-            None => match self.queued(&key.task_id)? {
-                Some((entry, folder)) => {
-                    // A record in a queue that has ended was put there by a person, who wants another attempt.
-                    record(folder, &entry.name)?.filter(|body| is_about(body, &key.task_id))
+        if let Some(body) = record(&self.processing, &name)? {
+            return Ok(if is_past(&body, key.attempt) { Fate::Applied } else { Fate::Open });
+        }
+        // Requeued; or it ended and a person has put the record into a queue, to have it run again.
+        for name in requeue::names(&key.task_id, key.attempt) {
+            for (_, folder) in self.queued(&name)? {
+                let body = record(folder, &name)?.filter(|body| is_about(body, &key.task_id));
+                if body.is_some_and(|body| is_past(&body, key.attempt)) {
+                    return Ok(Fate::Applied);
                 }
-                None => None,
-            },
-        };
-        Ok(if body.is_some_and(|body| is_past(&body, key.attempt)) { Fate::Applied } else { Fate::Open })
+            }
+        }
+        Ok(Fate::Open)
     }
 }
 
-/// Whether a file's content speaks of this task, or of none by name.
+/// Whether a file's content speaks of this task, or names none.
 pub(super) fn is_about(body: &TaskRecord, task: &TaskId) -> bool {
     body.task_id.as_ref().is_none_or(|id| id == task)
 }
@@ -171,7 +171,7 @@ pub(super) fn has_ended(body: &TaskRecord) -> bool {
 
 /// A task file's content; none if there is no such file, or none that could be read as a task.
 pub(super) fn record(folder: &Folder, name: &str) -> io::Result<Option<TaskRecord>> {
-    let bytes = match folder.read(name, BYTES_MAX) {
+    let bytes = match folder.read(name, RECORD_BYTES_MAX) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         // A link, a pipe, a folder: nothing of ours.

@@ -8,9 +8,7 @@ use model::{AttemptKey, FailureClass, Status, TaskId, TaskRecord};
 
 use crate::atomic::Folder;
 use crate::layout::JSON;
-
-/// Largest record that is read, in bytes: results are capped far below this.
-const BYTES_MAX: u64 = 64 * 1024 * 1024;
+use crate::ledger::{RECORD_BYTES_MAX, record_of};
 
 /// What lies in an outbox.
 #[derive(Debug, Default)]
@@ -29,14 +27,14 @@ pub(crate) fn read(folder: &Folder) -> io::Result<Outbox> {
     let mut outbox = Outbox::default();
     for entry in std::fs::read_dir(folder.path())? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        let bytes = match folder.read(&name, BYTES_MAX) {
+        let bytes = match folder.read(&name, RECORD_BYTES_MAX) {
             Ok(bytes) => bytes,
             // The living brain or worker has just moved it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => Vec::new(),
             Err(error) => return Err(error),
         };
-        let record: Option<TaskRecord> = serde_json::from_slice(&bytes).ok();
+        let record: Option<TaskRecord> = record_of(&bytes);
         match (key_of(&name), record) {
             (Some(key), Some(record)) if is_record_of(&record, &key) => {
                 drop(outbox.whole.insert(key, record))

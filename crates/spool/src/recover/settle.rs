@@ -11,11 +11,12 @@ use std::path::PathBuf;
 
 use model::{AttemptKey, Durability, Entry, Priority, Status, Task, TaskClass, TaskId, TaskRecord};
 
-use super::join::{Fate, Places, has_ended, is_about, is_past, record};
+use super::join::{Fate, Places, has_ended, is_past, record};
 use super::{Note, outbox};
 use crate::atomic::{Folder, move_new, stage};
 use crate::layout::{Layout, task_file, task_of_file};
-use crate::ledger::Ledger;
+use crate::ledger::essence::Essence;
+use crate::ledger::{Ledger, bytes_of};
 use crate::lock::last_epoch;
 use crate::{crash, worker};
 
@@ -173,14 +174,17 @@ impl Settler<'_> {
         }
         // Files in a queue that are not this very file are drops of their own: the claim judges them.
         let winner = complete.or(failed).or(processing);
-        let queued = self.places.queued(task)?.map(|(entry, folder)| (entry, folder.path().to_owned()));
-        if let (Some(winner), Some((entry, path))) = (winner, queued) {
-            let folder = Folder::open(&path)?;
+        let Some(winner) = winner else { return Ok(()) };
+        let mut second = Vec::new();
+        for (entry, folder) in self.places.queued(&name)? {
             if folder.stat(&entry.name)?.is_some_and(|stat| stat.st_ino == winner.st_ino) {
                 folder.remove(&entry.name)?;
-                self.touched.insert(path.clone());
-                self.notes.push(Note::SecondName(task.clone(), path.join(&entry.name)));
+                second.push(folder.path().to_owned());
             }
+        }
+        for folder in second {
+            self.notes.push(Note::SecondName(task.clone(), folder.join(&name)));
+            self.touched.insert(folder);
         }
         Ok(())
     }
@@ -207,13 +211,15 @@ impl Settler<'_> {
     /// A live attempt's file is in `processing/`: brought back from a queue, or made again from the orders.
     fn pin(&mut self, key: &AttemptKey, body: &Task) -> io::Result<()> {
         let name = task_file(&key.task_id);
-        if let Some((entry, folder)) = self.places.queued(&key.task_id)? {
-            let queued = record(folder, &name)?;
-            if queued.as_ref().is_some_and(|queued| is_past(queued, key.attempt)) {
-                // The attempt is over and the task waits for another one.
-                return Ok(());
-            }
-            if queued.is_some_and(|queued| is_about(&queued, &key.task_id)) {
+        if self.places.fate(key)? != Fate::Open {
+            // The attempt is over, and the task waits in a queue for another one.
+            return Ok(());
+        }
+        let wanted = Essence::of(&body.record(), body.class());
+        for (entry, folder) in self.places.queued(&name)? {
+            let same = |queued: TaskRecord| Essence::of(&queued, entry.class) == wanted;
+            if record(folder, &name)?.is_some_and(same) {
+                // A power cut has forgotten the claim.
                 move_new(folder, &name, &self.places.processing, &name)?;
                 self.touched.insert(folder.path().to_owned());
                 self.touched.insert(self.places.processing.path().to_owned());
@@ -222,10 +228,8 @@ impl Settler<'_> {
             }
         }
         let restored = TaskRecord { status: Some(Status::Assigned), ..body.record() };
-        let mut bytes = serde_json::to_vec_pretty(&restored)?;
-        bytes.push(b'\n');
-        let staged =
-            stage(self.layout, &bytes, Durability::Power, ["recovery.X7.staged", "recovery.X7.synced"])?;
+        let points = ["recovery.X7.staged", "recovery.X7.synced"];
+        let staged = stage(self.layout, &bytes_of(&restored)?, Durability::Power, points)?;
         move_new(&Folder::open(self.layout.stage())?, &staged.name, &self.places.processing, &name)?;
         self.touched.insert(self.places.processing.path().to_owned());
         self.notes.push(Note::Restored(key.task_id.clone()));
