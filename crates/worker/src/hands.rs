@@ -33,9 +33,9 @@ enum Start {
 impl Arm {
     /// One turn: compares and acts.
     pub(crate) fn act(&mut self) {
-        self.check_orphan();
-        // What is over gives its slot back before new work is started.
+        // What is over gives its slot back before anything is decided.
         self.save_records();
+        self.check_orphan();
         self.heed_orders();
         self.seat_engine();
         self.keep_hosts();
