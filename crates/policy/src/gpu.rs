@@ -8,6 +8,8 @@ use model::gpu::{GpuFacts, Reading};
 use model::picture::TRANSITIONS_SHOWN;
 use model::{GpuState, Health, Millis, WorkerId};
 
+use crate::place;
+use crate::queue::Shape;
 use crate::state::{Illegal, next, towards};
 
 /// How long after each failed boot in a row the same model is tried again on a GPU.
@@ -184,6 +186,15 @@ impl Gpu {
             self.transitions.pop_front();
         }
         self.transitions.push_back((state, at));
+    }
+
+    /// Whether what programs of other people hold leaves enough for a task that fits here.
+    pub(crate) fn has_room_for(&self, shape: &Shape) -> bool {
+        let room = match (shape.needs.vram_mib, self.facts.total_mib, self.foreign_mib) {
+            (Some(need), Some(total), Some(foreign)) => need.saturating_add(foreign) <= total,
+            _ => true,
+        };
+        room && place::fits(shape, &self.facts)
     }
 
     /// Whether new work may be placed on it.

@@ -6,6 +6,8 @@ use model::Millis;
 const AGAIN_AFTER: [Millis; 3] = [Millis::from_secs(1), Millis::from_secs(5), Millis::from_secs(30)];
 /// How long a launch is not repeated after somebody else held the GPU's lock.
 const HELD_AFTER: Millis = Millis::from_secs(30);
+/// A launch of which nothing more is heard is tried again: the GPU's lock keeps two workers from one GPU.
+const GIVEN_UP_AFTER: Millis = Millis::from_secs(120);
 /// A worker that lived this long does not count as dying in a row.
 pub(crate) const LIVED: Millis = Millis::from_secs(60);
 /// The exit status of a worker that found the lock of its GPU held.
@@ -25,9 +27,15 @@ pub(crate) struct Launching {
 }
 
 impl Launching {
+    /// When a launch may be tried; the later of the two counts.
+    pub(crate) fn due_at(&self) -> impl Iterator<Item = Millis> {
+        let given_up = self.pending.as_ref().map(|(since, _)| *since + GIVEN_UP_AFTER);
+        given_up.into_iter().chain(self.not_before)
+    }
+
     /// Whether a launch may be tried.
     pub(crate) fn is_due(&self, now: Millis) -> bool {
-        self.pending.is_none() && self.not_before.is_none_or(|time| time <= now)
+        self.due_at().all(|time| time <= now)
     }
 
     /// A worker is there.

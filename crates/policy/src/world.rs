@@ -275,7 +275,8 @@ impl World {
 
     /// The living worker of the CPU lane.
     pub(crate) fn cpu_worker(&self) -> Option<&Worker> {
-        self.workers.values().find(|worker| !worker.dead && worker.gpu.is_none())
+        let mut lane = self.workers.values().filter(|worker| !worker.dead && worker.gpu.is_none());
+        lane.clone().find(|worker| worker.is_here()).or_else(|| lane.next())
     }
 
     /// How many tasks the CPU lane runs at once.

@@ -110,11 +110,14 @@ impl World {
         self.refresh_worker(at, id);
     }
 
-    /// One GPU has one living worker; a second one is told to leave by the plan.
+    /// One GPU has one living worker, by its lock. A second birth is that of one whose death is not told yet, or of
+    /// its successor: it waits, and takes the seat when it is free.
     fn take_seat(&mut self, id: &WorkerId, gpu: Option<&GpuUuid>) {
+        let is_here = self.workers.get(id).is_some_and(Worker::is_here);
         let Some(gpu) = gpu.and_then(|uuid| self.gpus.get(uuid)) else { return };
-        if self.worker_on(gpu).is_some() {
-            return self.anomaly("second_worker_on_a_gpu");
+        let taken = self.worker_on(gpu).is_some_and(|seated| seated.is_here() || !is_here);
+        if taken {
+            return;
         }
         let uuid = gpu.facts.uuid.clone();
         if let Some(gpu) = self.gpus.get_mut(&uuid) {
@@ -316,6 +319,12 @@ impl World {
             let pending = launching.pending.take();
             launching.failed(at, None, Some("its worker died".into()));
             launching.pending = pending;
+        }
+        let heir =
+            self.workers.values().find(|worker| lane.is_some() && worker.gpu == lane && worker.is_here());
+        if let Some(heir) = heir.map(|worker| worker.id.clone()) {
+            self.take_seat(&heir, lane.as_ref());
+            self.launching.entry(lane).or_default().arrived();
         }
         self.refresh_worker(at, id);
         self.bury(id);

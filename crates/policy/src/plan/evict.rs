@@ -7,7 +7,6 @@ use model::{GpuState, Millis, TaskClass};
 use super::draft::{Desk, Draft};
 use super::fill::Left;
 use crate::evict::{EvictionFacts, aged_at, should_evict};
-use crate::place;
 use crate::queue::Shape;
 
 /// Before anything is filled: an LLM that should drain gets no new requests.
@@ -28,7 +27,7 @@ pub(super) fn drain(draft: &mut Draft<'_>) {
         free && desk.load == 0 && world.takes_scripts(desk.gpu)
     });
     let scripts = scripts.saturating_sub(coming.count() as u64);
-    let fits = |desk: &Desk<'_>| waiting.iter().any(|(shape, _)| place::fits(shape, &desk.gpu.facts));
+    let fits = |desk: &Desk<'_>| waiting.iter().any(|(shape, _)| desk.gpu.has_room_for(shape));
     let Some(victim) = victim(draft, &fits) else { return };
     if scripts > 0
         && draft.desks[victim].load > 0
@@ -51,11 +50,11 @@ pub(super) fn evict(draft: &mut Draft<'_>, left: &[Left<'_>]) {
     }
     scripts = scripts.saturating_sub(draft.drained);
     while scripts > 0 {
-        let fits = |desk: &Desk<'_>| waiting.iter().any(|left| place::fits(left.shape, &desk.gpu.facts));
+        let fits = |desk: &Desk<'_>| waiting.iter().any(|left| desk.gpu.has_room_for(left.shape));
         let Some(victim) = victim(draft, &fits).filter(|at| draft.desks[*at].is_idle_llm()) else { return };
         let task = waiting.first().map(|left| left.task);
         let facts = facts(draft, victim, scripts, task);
-        let first = waiting.iter().find(|left| place::fits(left.shape, &draft.desks[victim].gpu.facts));
+        let first = waiting.iter().find(|left| draft.desks[victim].gpu.has_room_for(left.shape));
         let due =
             first.map(|left| aged_at(left.since, draft.desks[victim].gpu.idle_since, facts.reload_time));
         let says = should_evict(&world.config.resource_manager.eviction_policy, &facts);

@@ -16,6 +16,7 @@ pub(super) fn make_room(draft: &mut Draft<'_>) {
         .queue
         .lines()
         .filter(|(shape, _)| !shape.in_cpu_lane() && exclusive.has(shape.batch.as_ref()))
+        .filter(|(shape, _)| world.misfit(shape).is_none())
         .map(|(shape, line)| (shape, line.len() as u64))
         .collect();
     let drained_at =
@@ -34,7 +35,7 @@ pub(super) fn make_room(draft: &mut Draft<'_>) {
     let mut loaded: Vec<usize> = (0..draft.desks.len())
         .filter(|at| {
             let desk = &draft.desks[*at];
-            let serves = waiting.iter().any(|(shape, _)| crate::place::fits(shape, &desk.gpu.facts));
+            let serves = waiting.iter().any(|(shape, _)| desk.gpu.has_room_for(shape));
             desk.llm.is_some() && !desk.taken && serves && world.takes_scripts(desk.gpu)
         })
         .collect();

@@ -26,7 +26,7 @@ pub(super) fn launch(draft: &mut Draft<'_>) {
     }
     for gpu in lanes {
         let launching = world.launching.get(&gpu);
-        if let Some(time) = launching.and_then(|launching| launching.not_before) {
+        for time in launching.into_iter().flat_map(|launching| launching.due_at()) {
             draft.wake(time);
         }
         if launching.is_none_or(|launching| launching.is_due(draft.now)) {
@@ -40,15 +40,8 @@ fn is_bare(world: &World, gpu: Option<&GpuUuid>) -> bool {
     !world.workers.values().any(|worker| !worker.dead && worker.gpu.as_ref() == gpu)
 }
 
-/// A worker goes when the machine is being freed and it runs nothing, or when its GPU is another's.
+/// A worker goes when the machine is being freed and it runs nothing.
 fn should_leave(world: &World, worker: &Worker) -> bool {
     let live = world.units_on(worker).any(|unit| unit.is_live()) || !worker.claims.is_empty();
-    if live {
-        return false;
-    }
-    let seated = match &worker.gpu {
-        Some(uuid) => world.gpus.get(uuid).is_some_and(|gpu| gpu.worker.as_ref() == Some(&worker.id)),
-        None => world.cpu_worker().is_some_and(|first| first.id == worker.id),
-    };
-    world.down.is_some() || !seated
+    world.down.is_some() && !live
 }

@@ -28,7 +28,7 @@ pub(super) fn place<'w>(draft: &mut Draft<'w>, entry: &'w Entry, item: &'w Queue
             (desk.gpu.health, total, desk.gpu.facts.index)
         })
     };
-    let has_room = |desk: &Desk<'_>| room_beside_foreign(desk, &item.shape);
+    let has_room = |desk: &Desk<'_>| desk.gpu.has_room_for(&item.shape);
     let start_here =
         best(&|desk| desk.is_idle() && desk.worker.has_host(host) && !desk.has_other_resident(host))
             .or_else(|| best(&|desk| desk.is_idle() && !desk.has_resident() && has_room(desk)))
@@ -88,12 +88,4 @@ pub(super) fn is_short(draft: &Draft<'_>, item: &Queued, gpu: Option<&str>) -> O
     world.memory.run_by_name(&name)?;
     let expected = world.memory.run(&world.config, &item.task, None, gpu).p50.max(Millis(1));
     (expected <= AHEAD).then_some(expected)
-}
-
-/// Whether what programs of other people hold leaves enough.
-fn room_beside_foreign(desk: &Desk<'_>, shape: &crate::queue::Shape) -> bool {
-    match (shape.needs.vram_mib, desk.gpu.facts.total_mib, desk.gpu.foreign_mib) {
-        (Some(need), Some(total), Some(foreign)) => need.saturating_add(foreign) <= total,
-        _ => true,
-    }
 }
