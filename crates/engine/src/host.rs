@@ -235,10 +235,9 @@ impl Host {
                         note(&mut self.log, log.as_deref_mut(), &noted[..count]);
                     }
                 }
-                let last = some(self.stdout.as_mut(), |pipe| pipe.read(spoken));
-                match timeout(LAST_WORDS, last).await {
-                    Ok(count @ 1..) => self.heard.extend(self.lines.push(&spoken[..count])),
-                    Ok(0) | Err(_) => return Next::Ended(end),
+                let Some(mut stdout) = self.stdout.take() else { return Next::Ended(end) };
+                while let Ok(Ok(count @ 1..)) = timeout(LAST_WORDS, stdout.read(spoken)).await {
+                    self.heard.extend(self.lines.push(&spoken[..count]));
                 }
             }
         }

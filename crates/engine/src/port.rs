@@ -84,7 +84,11 @@ mod tests {
         assert_eq!(is_served_by(port, &[me]), Some(true));
         assert_eq!(is_served_by(port, &[]), Some(false));
         drop(listener);
-        assert_eq!(is_served_by(port, &[]), None);
+        // A child that another test is forking holds it for a moment, until it becomes another program.
+        let begin = std::time::Instant::now();
+        while is_served_by(port, &[]).is_some() {
+            assert!(begin.elapsed().as_secs() < 10, "nobody listens there any more");
+        }
     }
 
     #[test]

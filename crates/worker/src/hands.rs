@@ -178,7 +178,8 @@ impl Arm {
                 self.hosts[at].end();
             }
         }
-        let unloading = self.seat.as_ref().is_some_and(|seat| seat.report.state == EngineState::Unloading);
+        // Nothing is loaded before the memory of what goes is free.
+        let unloading = self.unloading();
         for order in orders.iter().filter(|_| !unloading) {
             let Some(entry) =
                 self.config.scripts.get(&order.script).filter(|entry| entry.host == HostKind::Warm)
@@ -197,6 +198,12 @@ impl Arm {
                 }
             }
         }
+    }
+
+    /// Whether an engine or a host is on its way out.
+    fn unloading(&self) -> bool {
+        let engine = self.seat.as_ref().is_some_and(|seat| seat.report.state == EngineState::Unloading);
+        engine || self.hosts.iter().any(HostSeat::is_ending)
     }
 
     /// How many hosts of a key may stay.
@@ -346,8 +353,7 @@ impl Arm {
             return Start::Started(On::Host(seat.id), Some(log), stop);
         }
         let booting = |seat: &HostSeat| seat.key == *host && seat.report.state == HostState::Booting;
-        let unloading = self.seat.as_ref().is_some_and(|seat| seat.report.state == EngineState::Unloading);
-        if !unloading && !self.hosts.iter().any(|seat| booting(seat) || seat.is_ending()) {
+        if !self.unloading() && !self.hosts.iter().any(booting) {
             let path =
                 self.config.scripts.get(&host.script).map(|entry| entry.path.clone()).unwrap_or_default();
             if let Err(error) = self.start_host(host.clone(), &path) {

@@ -68,6 +68,7 @@ impl Rig {
         Self { config: path("config.json").into(), layout, dir }
     }
 
+    /// The worker's program is an example of this crate: a plain `cargo test` builds it, `--test worker` alone does not.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let me = std::env::current_exe().unwrap();
         let mut command = Command::new(me.ancestors().nth(2).unwrap().join("examples/worker_process"));
