@@ -111,15 +111,26 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
 }
 
 /// A child that is being started shares every open file, and with it every lock, until it runs its own program: for
-/// an instant it keeps what its parent has let go. Tests that start children write-lock this, tests about locks
-/// read-lock it.
+/// an instant, even after `spawn` has returned, it keeps what its parent has let go. Tests that start children
+/// write-lock this, tests about locks read-lock it.
 #[cfg(test)]
 pub(crate) static STARTING: std::sync::RwLock<()> = std::sync::RwLock::new(());
+
+/// Starts `cat`, which ends when its input does, and waits until it runs.
+#[cfg(test)]
+pub(crate) fn started_cat(command: &mut std::process::Command) -> std::process::Child {
+    use std::io::{Read, Write};
+    use std::process::Stdio;
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.as_mut().unwrap().write_all(b"runs").unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 4]).unwrap();
+    child
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::{Command, Stdio};
+    use std::process::Command;
 
     #[test]
     fn a_process_is_more_than_its_number() {
@@ -144,12 +155,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
         let worker = WorkerId::new("w-marked").unwrap();
         let starting = STARTING.write();
-        let mut child = Command::new("cat")
-            .env(MARKER, worker.as_str())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = started_cat(Command::new("cat").env(MARKER, worker.as_str()));
         drop(starting);
         let process = identity_of(child.id()).unwrap();
         assert_eq!(marked_with(&worker), vec![process.clone()]);

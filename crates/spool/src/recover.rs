@@ -20,6 +20,7 @@ use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use model::link::{Orders, ProcessIdentity, Reports};
 use model::{AttemptKey, Entry, GpuUuid, TaskId, WorkerId};
@@ -31,6 +32,10 @@ use crate::sync::sync_folder;
 use crate::{clock, crash, process, worker};
 
 pub use settle::settle;
+
+/// A dead worker's lock is tried this often and at this distance: the kernel needs a few milliseconds.
+const LET_GO_TRIES: u32 = 20;
+const LET_GO_EVERY: Duration = Duration::from_millis(5);
 
 /// What the spool says about who lives and what was going on.
 #[derive(Debug, Default)]
@@ -167,17 +172,38 @@ pub fn survey(layout: &Layout) -> io::Result<Survey> {
 pub fn pronounce(layout: &Layout, worker: &WorkerId) -> io::Result<Option<File>> {
     let path = layout.worker(worker).join(LOCK);
     let lock = open_lock(&path)?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Ok(None),
-        Err(TryLockError::Error(error)) => return Err(error),
-    }
+    let free = try_lock(&lock)?;
     let process = join::read_logs(layout, worker)?.and_then(|found| found.process);
-    if process.as_ref().is_some_and(process::is_alive) || !is_at(&lock, &path) {
-        tracing::warn!(%worker, "its lock file was replaced while it lives");
-        return Ok(None);
+    let lives = process.as_ref().map(process::is_alive);
+    match (free, lives) {
+        (false, None | Some(true)) => return Ok(None),
+        (false, Some(false)) if !is_let_go(&lock)? => return Ok(None),
+        (true, Some(true)) => {}
+        (true | false, _) if is_at(&lock, &path) => return Ok(Some(lock)),
+        (true | false, _) => {}
     }
-    Ok(Some(lock))
+    tracing::warn!(%worker, "its lock file was replaced while it lives");
+    Ok(None)
+}
+
+fn try_lock(lock: &File) -> io::Result<bool> {
+    match lock.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// A process is told to be dead before the last of its files is closed, and a child that it was just starting keeps
+/// them a moment longer.
+fn is_let_go(lock: &File) -> io::Result<bool> {
+    for _ in 0..LET_GO_TRIES {
+        std::thread::sleep(LET_GO_EVERY);
+        if try_lock(lock)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What a dead worker said last, with every whole record of its outbox as an ended attempt.

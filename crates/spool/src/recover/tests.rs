@@ -4,7 +4,7 @@ mod settling;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::{PoisonError, RwLockReadGuard};
 use std::time::{Duration, SystemTime};
 
@@ -173,17 +173,7 @@ fn past(attempt: u32) -> String {
 /// A process that holds a lock for as long as it lives.
 fn holder_of_lock(path: &Path) -> Child {
     // `flock --no-fork` becomes the program it runs: one process, which holds the lock itself.
-    let mut child = Command::new("flock")
-        .args(["--no-fork", "--exclusive"])
-        .arg(path)
-        .args(["sh", "-c", "echo held; exec cat"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut said = [0; 5];
-    io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said).unwrap();
-    child
+    process::started_cat(Command::new("flock").args(["--no-fork", "--exclusive"]).arg(path).arg("cat"))
 }
 
 #[test]
@@ -200,13 +190,16 @@ fn a_worker_lives_as_long_as_it_holds_its_lock() {
     assert!(found.alive && found.lock.is_none() && !found.other_boot);
     assert_eq!(found.process.as_ref(), Some(&process));
     assert!(pronounce(&house.layout, &id("v")).unwrap().is_none());
+    let pidfd = process::pidfd_of(&process).unwrap();
     child.kill().unwrap();
-    child.wait().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    runtime.block_on(process::ended(pidfd)).unwrap();
     let lock = pronounce(&house.layout, &id("v")).unwrap().expect("it is dead");
     assert!(
         pronounce(&house.layout, &id("v")).unwrap().is_none(),
         "whoever has pronounced it holds the lock"
     );
+    child.wait().unwrap();
     drop(lock);
     let found = survey(&house.layout).unwrap().workers.remove(0);
     assert!(!found.alive && found.lock.is_some() && !found.other_boot);

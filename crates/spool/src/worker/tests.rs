@@ -1,6 +1,6 @@
 //! Births that succeed, fail and are cut short; records that are torn, repeated and waited for.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::PoisonError;
 
 use model::link::Protocol;
@@ -93,7 +93,7 @@ fn an_engine_that_outlives_its_worker_keeps_the_gpu() {
     let _alone = process::STARTING.write().unwrap_or_else(PoisonError::into_inner);
     let (_dir, layout) = spool();
     let home = WorkerHome::birth(&layout, birth(Some(gpu()))).unwrap();
-    let mut engine = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut engine = process::started_cat(&mut Command::new("cat"));
     let own_lock = open_lock(&home.folder().join(LOCK)).unwrap();
     drop(home);
     assert!(own_lock.try_lock().is_ok(), "the worker's lock died with it");
