@@ -193,6 +193,7 @@ impl World {
 
     /// Takes what a worker says about one attempt.
     pub(super) fn hear_attempt(&mut self, at: Millis, key: &AttemptKey) {
+        self.show_a_run_that_is_over(at, key);
         let Some(unit) = self.units.get_mut(key) else { return };
         let Some(report) = self.workers.get(&unit.worker).and_then(|worker| worker.reports.attempts.get(key))
         else {
@@ -219,6 +220,18 @@ impl World {
                 unit.phase = Phase::NeverStarted;
             }
             _ => {}
+        }
+    }
+
+    /// A script that began and ended between two reports was running all the same: its GPU shows that.
+    fn show_a_run_that_is_over(&mut self, at: Millis, key: &AttemptKey) {
+        let Some(unit) = self.units.get_mut(key).filter(|unit| unit.phase == Phase::Ordered) else { return };
+        let report = self.workers.get(&unit.worker).and_then(|worker| worker.reports.attempts.get(key));
+        let over = report.filter(|report| report.state == AttemptState::Ended);
+        if let Some(since) = over.and_then(|report| report.since) {
+            unit.phase = Phase::Running { since: since.clamp(Millis::ZERO, at.max(Millis::ZERO)) };
+            let worker = unit.worker.clone();
+            self.refresh_worker(at, &worker);
         }
     }
 

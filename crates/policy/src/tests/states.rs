@@ -202,3 +202,11 @@ fn an_engine_that_dies_takes_its_gpu_through_cooling_and_its_tasks_are_tried_aga
         [Idle, BootingLlm, LlmReady, LlmBusy, Cooling, Idle, BootingLlm, LlmReady, LlmBusy, LlmReady]
     );
 }
+
+#[test]
+fn a_script_that_began_and_ended_between_two_reports_was_busy_all_the_same() {
+    let mut rig = Rig::new().gpus([24_576]);
+    rig.drop_task(script("t", "embed")).run_until("its start", |rig| rig.starts().len() == 1);
+    rig.end_unseen(0);
+    assert_eq!(rig.states(0), [Idle, BootingScript, ScriptBusy, Idle]);
+}

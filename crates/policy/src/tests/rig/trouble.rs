@@ -77,4 +77,32 @@ impl Rig {
         }
         self
     }
+
+    /// What the worker of a GPU was given has run and ended before anything was reported.
+    pub(in crate::tests) fn end_unseen(&mut self, gpu: u32) -> &mut Self {
+        let now = self.now;
+        let found = self
+            .workers
+            .iter_mut()
+            .find(|(_, worker)| worker.reports.gpu.as_ref().is_some_and(|identity| identity.index == gpu));
+        let (id, worker) = found.expect("a worker");
+        for (key, order) in &worker.orders.attempts {
+            let report = AttemptReport {
+                task_id: order.task_id.clone(),
+                attempt: order.attempt,
+                state: AttemptState::Running,
+                since: Some(now),
+                progress: None,
+                media_s: None,
+                outcome: None,
+            };
+            worker.reports.attempts.insert(key.clone(), report);
+        }
+        let keys: Vec<AttemptKey> = worker.orders.attempts.keys().cloned().collect();
+        let id = id.clone();
+        for key in keys {
+            self.end_attempt(&id, &key, None);
+        }
+        self
+    }
 }
