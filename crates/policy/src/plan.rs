@@ -9,6 +9,7 @@
 //!
 //! Not here: how a thing is done. Each pass is a small file; what an earlier pass decided, a later one sees in the draft.
 
+mod cpu_lane;
 mod doom;
 mod draft;
 mod engine;
@@ -17,7 +18,6 @@ mod exclusive;
 mod fill;
 mod heads;
 mod launch;
-mod lone_lane;
 mod reload;
 mod scripts;
 mod settle;

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use model::link::EngineOrder;
 use model::{Millis, TaskClass};
 
+use super::cpu_lane::CpuLane;
 use super::draft::Draft;
-use super::lone_lane::CpuLane;
 use super::scripts;
 use super::stream::{Stream, streams};
 use crate::model_choice::{Choice, choose};
