@@ -16,7 +16,7 @@ TEST = os.path.join(ROOT, "scripts", "test")
 def load(path):
     """A Python script without an ending, as a module; nothing is left beside it."""
     loader = importlib.machinery.SourceFileLoader(os.path.basename(path), path)
-    loader.set_data = lambda *_: None
+    loader.set_data = lambda *_, **__: None
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
     loader.exec_module(module)
     return module
