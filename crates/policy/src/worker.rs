@@ -77,6 +77,8 @@ impl Worker {
         match (&self.engine, &self.reports.engine) {
             (None, None) => None,
             (None, Some(_)) => Some(Llm::Unloading),
+            // A worker that leaves unloads what its orders still name, and boots nothing any more.
+            (Some(_), None) if self.leave => None,
             (Some(order), Some(report)) if report.generation == order.generation => {
                 Some(match report.state {
                     EngineState::Booting => Llm::Booting { order },

@@ -239,6 +239,17 @@ fn down_lets_running_units_go_on_for_their_share_then_takes_them_back_and_frees_
 }
 
 #[test]
+fn a_gpu_that_is_freed_for_good_is_not_seen_to_boot_again() {
+    let mut rig = Rig::new().gpus([24_576]);
+    rig.drop_task(prompt("p")).run_until_ended("p").run_for(100);
+    let deadline = rig.now + Millis(60_000);
+    rig.tell(crate::Event::DownAsked { deadline, now: false });
+    rig.run_until("down", |rig| rig.world.is_down());
+    let boots = rig.states(0).into_iter().filter(|state| *state == GpuState::BootingLlm).count();
+    assert_eq!(boots, 1, "{:?}", rig.states(0));
+}
+
+#[test]
 fn down_at_once_stops_at_once() {
     let mut rig = Rig::new().gpus([24_576]);
     rig.hang.push("long".into());
