@@ -80,6 +80,7 @@ class Test(unittest.TestCase):
             ("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured\n", ["3", "2"]),
             ("Ran 5 tests in 0.1s\n\nOK\n", ["5", "0"]),
             ("Ran 1 test in 0.1s\n\nOK (skipped=1)\n", ["0", "0"]),
+            ("Ran 0 tests in 1s\n\nFAILED (errors=2)\n", ["0", "2"]),
             ("Ran 7 tests in 3s\n\nFAILED (failures=1, errors=2, skipped=1)\n", ["3", "3"]),
         ):
             self.assertEqual(self.tally(log), counted, log)
