@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use model::link::{Phase, Reports};
 use model::{AttemptKey, Task, TaskId, WorkerId};
 use policy::event::Event;
 use spool::layout::Layout;
@@ -55,7 +56,9 @@ fn take_up(found: FoundWorker, hands: &mut Hands, adopted: &mut Adopted) {
     }
     let open: BTreeSet<AttemptKey> =
         found.orders.attempts.keys().chain(found.reports.attempts.keys()).cloned().collect();
-    adopted.events.push(born(&worker, found.reports.clone(), &found));
+    // It will not serve any more, so the mind gives it nothing, and a living successor has its GPU at once.
+    let reports = Reports { phase: Phase::Left, ..found.reports.clone() };
+    adopted.events.push(born(&worker, reports, &found));
     if found.other_boot {
         adopted.events.push(Event::WorkerDied { worker: worker.clone(), with_machine: true });
     } else {
@@ -64,7 +67,7 @@ fn take_up(found: FoundWorker, hands: &mut Hands, adopted: &mut Adopted) {
     hands.arms.bury_later(&worker, open, found.lock);
 }
 
-fn born(worker: &WorkerId, reports: model::link::Reports, found: &FoundWorker) -> Event {
+fn born(worker: &WorkerId, reports: Reports, found: &FoundWorker) -> Event {
     Event::WorkerBorn {
         worker: worker.clone(),
         reports: Box::new(reports),

@@ -7,17 +7,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use model::link::{AttemptOrder, AttemptState, Orders, OrdersLine, ProcessIdentity, Reports, ReportsLine};
-use model::{AttemptKey, WorkerId};
-use spool::layout::Layout;
+use model::{AttemptKey, Durability, WorkerId};
+use spool::layout::{Layout, ORDERS, REPORTS};
 use spool::link::{Reader, Writer};
 use spool::sync::SyncJob;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::inbox::Note;
-
-/// Names of the two logs in a worker's folder.
-const ORDERS: &str = "orders.jsonl";
-const REPORTS: &str = "reports.jsonl";
 
 /// A living worker.
 #[derive(Debug)]
@@ -41,6 +37,7 @@ struct Remains {
 pub(crate) struct Arms {
     layout: Layout,
     epoch: u64,
+    durability: Durability,
     me: ProcessIdentity,
     notes: UnboundedSender<Note>,
     living: BTreeMap<WorkerId, Arm>,
@@ -48,13 +45,24 @@ pub(crate) struct Arms {
 }
 
 impl Arms {
-    pub(crate) fn new(layout: Layout, epoch: u64, me: ProcessIdentity, notes: UnboundedSender<Note>) -> Self {
-        Self { layout, epoch, me, notes, living: BTreeMap::new(), dead: BTreeMap::new() }
+    pub(crate) const fn new(
+        layout: Layout,
+        epoch: u64,
+        durability: Durability,
+        me: ProcessIdentity,
+        notes: UnboundedSender<Note>,
+    ) -> Self {
+        Self { layout, epoch, durability, me, notes, living: BTreeMap::new(), dead: BTreeMap::new() }
     }
 
     /// Whether this worker is known, living or dead.
     pub(crate) fn knows(&self, worker: &WorkerId) -> bool {
         self.living.contains_key(worker) || self.dead.contains_key(worker)
+    }
+
+    /// Whether no worker lives, and every dead one is settled.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.living.is_empty() && self.dead.is_empty()
     }
 
     /// Names of the living.
@@ -79,7 +87,7 @@ impl Arms {
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "its process is gone"))?;
         self.watch_for_death(worker.clone(), pidfd);
         let orders = Orders { brain: Some(self.me.clone()), seen: reports.seen(), ..orders };
-        let orders = Writer::<OrdersLine>::create(&folder, ORDERS, self.epoch, orders)?;
+        let orders = Writer::<OrdersLine>::create(&folder, ORDERS, self.epoch, orders)?.at(self.durability);
         self.living.insert(worker.clone(), Arm { orders, reports, unsynced: true });
         Ok(state)
     }

@@ -26,6 +26,10 @@ use crate::requests::{Requests, View};
 const PLANS_PER_TURN: usize = 64;
 /// How long the mind is left alone after an action could not be carried out.
 const PAUSE_AFTER_UNDONE: Millis = Millis(200);
+/// When a dead process's lock is tried again.
+const LOCK_AGAIN: Duration = Duration::from_secs(1);
+/// How long a freed machine's last worker folders may take to be put aside.
+const BURIAL_MAX: Millis = Millis(3_000);
 /// How often the brain makes sure that the lock is still its own.
 const LOCK_CHECK_EVERY: Millis = Millis(5_000);
 
@@ -57,6 +61,8 @@ pub(crate) struct Clocks {
     pub(crate) rescan_at: Millis,
     /// Next look at the lock.
     pub(crate) lock_check_at: Millis,
+    /// When the machine was found to be free.
+    pub(crate) down_since: Option<Millis>,
     /// Told to leave.
     pub(crate) leaving: bool,
     /// Tasks that were left when everything else was done.
@@ -252,7 +258,14 @@ impl Body {
                 self.hands.arms.bury_later(worker, open, Some(lock));
                 self.hands.launcher.bury(worker);
             }
-            Ok(None) => tracing::warn!(%worker, "its process is gone but its lock is held"),
+            Ok(None) => {
+                tracing::warn!(%worker, "its process is gone but its lock is held; looking again in a second");
+                let (notes, worker) = (self.hands.notes.clone(), worker.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(LOCK_AGAIN).await;
+                    drop(notes.send(Note::ProcessGone(worker)));
+                });
+            }
             Err(error) => tracing::warn!(%worker, %error, "failed to try a worker's lock"),
         }
     }
@@ -399,11 +412,18 @@ impl Body {
         if self.clocks.leaving && self.hands.flush.is_idle() {
             return Some(Ending::Left);
         }
-        if self.world.is_down() && self.hands.flush.is_idle() {
+        if self.world.is_down() && self.hands.flush.is_idle() && self.buried_all() {
             let held = std::mem::take(&mut self.clocks.held);
             return Some(if held.is_empty() { Ending::Freed } else { Ending::FreedWithHeld(held) });
         }
         None
+    }
+
+    /// Whether every worker's folder is put aside, or has had its time.
+    fn buried_all(&mut self) -> bool {
+        let now = clock::now();
+        let down_since = *self.clocks.down_since.get_or_insert(now);
+        self.hands.arms.is_empty() || now - down_since > BURIAL_MAX
     }
 
     async fn sleep(&mut self) {
@@ -416,6 +436,7 @@ impl Body {
             self.clocks.wake_at.map(|at| at.max(self.clocks.paused_until)),
             Some(self.clocks.rescan_at),
             Some(self.clocks.lock_check_at),
+            self.clocks.down_since.map(|since| since + BURIAL_MAX + Millis(1)),
             self.publisher.due(),
             self.batches.record_due(),
             self.hands.queues.look_again(),

@@ -10,7 +10,7 @@ use policy::event::Event;
 use spool::atomic::Staged;
 use spool::clock;
 use spool::layout::Layout;
-use spool::ledger::{ClaimError, Ledger};
+use spool::ledger::{ClaimError, Ledger, LedgerError};
 use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
 
@@ -140,15 +140,18 @@ impl Hands {
         if let Err(error) =
             self.arms.amend(worker, OrdersLine { attempts: vec![order], ..OrdersLine::default() })
         {
-            match self.ledger.unclaim(&task_id, entry) {
-                Ok(entry) => self.queues.remember(entry),
-                Err(unclaim) => {
-                    tracing::error!(%task_id, %unclaim, "a claimed task could not be put back yet")
-                }
-            }
+            self.put_back(&task_id, entry);
             return Err(error.to_string());
         }
         Ok(vec![Event::Started { entry: entry.clone(), task_id, worker: worker.clone(), attempt }])
+    }
+
+    /// A claim that led to nothing is taken back; the mind still knows the entry by its name.
+    fn put_back(&mut self, task_id: &TaskId, entry: &Entry) {
+        match self.ledger.unclaim(task_id, entry) {
+            Ok(entry) => self.queues.restore(entry),
+            Err(error) => tracing::error!(%task_id, %error, "a claimed task could not be put back yet"),
+        }
     }
 
     fn stop(
@@ -165,7 +168,15 @@ impl Hands {
     }
 
     fn finish(&mut self, worker: &WorkerId, key: &AttemptKey) -> Result<Vec<Event>, String> {
-        let record = self.ledger.finish(worker, key).map_err(|error| error.to_string())?;
+        let record = match self.ledger.finish(worker, key) {
+            // The first end stands; asked again, the ledger gives it.
+            Err(conflict @ LedgerError::Conflict { .. }) => {
+                tracing::error!(%key, "{conflict}");
+                self.ledger.finish(worker, key)
+            }
+            other => other,
+        };
+        let record = record.map_err(|error| error.to_string())?;
         let at = Some((worker.clone(), key.clone()));
         self.flush.add(Ended { task_id: key.task_id.clone(), at, record: Box::new(record) });
         Ok(Vec::new())
@@ -195,9 +206,11 @@ impl Hands {
         let task = Task { task_id: task_id.clone(), ..task.clone() };
         let record = failed(&task, error);
         let claimed = task_id.clone();
-        let mut events = self.fail(&claimed, record, None)?;
-        events.insert(0, Event::Claimed { entry: entry.clone(), task_id });
-        Ok(events)
+        if let Err(why) = self.fail(&claimed, record, None) {
+            self.put_back(&claimed, entry);
+            return Err(why);
+        }
+        Ok(vec![Event::Claimed { entry: entry.clone(), task_id }])
     }
 
     fn requeue(

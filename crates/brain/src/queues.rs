@@ -48,10 +48,10 @@ pub(crate) struct Queues {
 }
 
 impl Queues {
-    pub(crate) fn new(layout: Layout, config: &Config) -> Self {
+    pub(crate) fn new(layout: Layout, config: &Config, config_owner: Option<u32>) -> Self {
         Self {
             scanner: Scanner::new(layout.clone()),
-            intake: Intake::new(config),
+            intake: Intake::new(config).config_owner(config_owner),
             layout,
             unread: BTreeMap::new(),
             parsed: BTreeMap::new(),
@@ -119,6 +119,14 @@ impl Queues {
         let order = self.scanner.remember(&entry);
         self.closed.insert(entry.clone());
         self.unread.entry((entry.class, entry.priority)).or_default().insert(order, entry);
+        self.counts_changed = true;
+    }
+
+    /// We put a file back that the mind still knows.
+    pub(crate) fn restore(&mut self, entry: Entry) {
+        let order = self.scanner.remember(&entry);
+        *self.parsed_in.entry((entry.class, entry.priority)).or_default() += 1;
+        self.parsed.insert(entry, order);
         self.counts_changed = true;
     }
 

@@ -3,8 +3,10 @@
 use std::process::ExitCode;
 
 use hardware::Senses;
+use model::config::Auto;
 use model::learned::Learned;
-use model::{Config, Durability, Millis};
+use model::link::ProcessIdentity;
+use model::{Config, Millis};
 use policy::World;
 use policy::event::Event;
 use spool::clock;
@@ -86,18 +88,18 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, StartError> {
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
-    let Settings { mut config, layout, config_path, .. } = settings;
     if let Some(gpus) = &args.gpus {
-        config.gpus.clone_from(gpus);
+        settings.config.gpus.clone_from(gpus);
     }
-    let lock = BrainLock::take(&layout)?;
-    let senses = Senses::find(&config.gpus)?;
+    settings.config.cpu_slots = Auto::Set(cpu_slots(&settings.config));
+    let lock = BrainLock::take(&settings.layout)?;
+    let senses = Senses::find(&settings.config.gpus)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(system("start the runtime"))?;
     let ending = runtime.block_on(async {
-        let body = assemble(args, config, layout, config_path, lock, senses)?;
+        let body = assemble(args, settings, lock, senses)?;
         Ok::<Ending, StartError>(body.run().await)
     })?;
     // Tasks that wait for other processes end with this one.
@@ -108,26 +110,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, StartError> {
     Ok(ExitCode::from(ending.code()))
 }
 
-fn assemble(
-    args: &Args,
-    config: Config,
-    layout: Layout,
-    config_path: Option<std::path::PathBuf>,
-    lock: BrainLock,
-    senses: Senses,
-) -> Result<Body, StartError> {
+fn assemble(args: &Args, settings: Settings, lock: BrainLock, senses: Senses) -> Result<Body, StartError> {
     let (inbox, letterbox) = Inbox::new();
     listen_for_signals(&letterbox.notes).map_err(system("listen for signals"))?;
     let inventory = senses::start(senses, letterbox.notes.clone()).map_err(system("start the senses"))?;
     let me = spool::process::me().map_err(system("read this process's own identity"))?;
     let pid = me.pid;
-    let mut world = World::new(config.clone(), learned(&layout));
+    let layout = settings.layout.clone();
+    let mut world = World::new(settings.config.clone(), learned(&layout));
     let now = clock::now();
     if let Some(inventory) = inventory {
         world.apply(now, Event::Inventory(inventory));
     }
-    let mut hands = hands(&config, &layout, config_path, &lock, me, &letterbox)
-        .map_err(system("read which calls are owed"))?;
+    let mut hands = hands(&settings, &lock, me, &letterbox).map_err(system("read which calls are owed"))?;
     let adopted = adopt::adopt(&layout, &mut hands).map_err(system("take up what the last brain left"))?;
     for event in adopted.events {
         world.apply(now, event);
@@ -147,6 +142,7 @@ fn assemble(
     for worker in hands.arms.living() {
         watch.add_worker(worker);
     }
+    let config = settings.config;
     tracing::info!(spool = %layout.root().display(), epoch = lock.epoch(), "brain ready");
     Ok(Body {
         batches: Batches::new(&layout, &config),
@@ -166,28 +162,34 @@ fn assemble(
 }
 
 fn hands(
-    config: &Config,
-    layout: &Layout,
-    config_path: Option<std::path::PathBuf>,
+    settings: &Settings,
     lock: &BrainLock,
-    me: model::link::ProcessIdentity,
+    me: ProcessIdentity,
     letterbox: &Letterbox,
 ) -> std::io::Result<Hands> {
-    let durability: Durability = config.durability;
+    let Settings { config, layout, config_path, .. } = settings;
+    let durability = config.durability;
     let root = layout.root().to_owned();
     let mut ledger = Ledger::new(layout.clone(), durability);
     ledger.set_epoch(lock.epoch());
     Ok(Hands {
         ledger,
-        arms: Arms::new(layout.clone(), lock.epoch(), me, letterbox.notes.clone()),
-        queues: Queues::new(layout.clone(), config),
+        arms: Arms::new(layout.clone(), lock.epoch(), durability, me, letterbox.notes.clone()),
+        queues: Queues::new(layout.clone(), config, settings.config_owner()),
         flush: Flush::new(letterbox.notes.clone()),
-        launcher: Launcher::new(root, config_path, config.gpus.clone(), letterbox.notes.clone()),
+        launcher: Launcher::new(root, config_path.clone(), config.gpus.clone(), letterbox.notes.clone()),
         layout: layout.clone(),
         durability,
         notes: letterbox.notes.clone(),
         tell: Tell::open(layout.clone(), config.on_complete.clone(), letterbox.notes.clone())?,
     })
+}
+
+/// Tasks that run at once in the CPU lane: as set, else half the cores; the worker counts the same way.
+fn cpu_slots(config: &Config) -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let half = u32::try_from(cores / 2).unwrap_or(u32::MAX).max(1);
+    config.cpu_slots.set().copied().unwrap_or(half)
 }
 
 /// What earlier brains learned; a file that cannot be read is put aside, since it is only an estimate.

@@ -1,0 +1,90 @@
+//! `kill -9`, of the brain and of a worker, in the middle of work.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::rig::Rig;
+
+/// A small generator, so that a failing run can be repeated by its seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+fn seed() -> u64 {
+    let given = std::env::var("GPUSPOOL_TEST_SEED").ok().and_then(|text| text.parse().ok());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    given.unwrap_or(now.as_nanos() as u64 | 1)
+}
+
+#[test]
+fn the_brain_killed_ten_times_loses_nothing_and_reloads_nothing() {
+    let seed = seed();
+    println!("GPUSPOOL_TEST_SEED={seed}");
+    let mut dice = Dice(seed);
+    let mut rig = Rig::new().gpus([24_576, 12_227]).boot_ms(600).script("once", "once.sh", "once");
+    let mut accepted = Vec::new();
+    rig.start();
+    for turn in 0..10 {
+        for n in 0..4 {
+            let (ask, run) = (format!("ask-{turn}-{n}"), format!("run-{turn}-{n}"));
+            rig.drop_task("llm", 3, &ask, &json!({"prompt": ask}));
+            rig.drop_task("script", 3, &run, &json!({"script": "once", "script_args": {"do": "protocol"}}));
+            accepted.extend([ask, run]);
+        }
+        if turn < 3 {
+            // Inside the boot, which takes 600 ms: the first three deaths.
+            rig.run_until("an LLM boots", |rig| {
+                let states = ["0", "1"].map(|gpu| rig.picture()["gpus"][gpu]["state"].clone());
+                states.iter().any(|state| state == "booting_llm") || rig.boots() > 0
+            });
+        }
+        std::thread::sleep(Duration::from_millis(dice.below(150)));
+        rig.kill_brain();
+        rig.start();
+    }
+    let all = accepted.len();
+    rig.run_until("everything has ended", |rig| rig.ended("complete") + rig.ended("failed") == all);
+    assert_eq!(rig.ended("failed"), 0, "seed {seed}: {:?}", rig.names("tasks/failed"));
+    for id in &accepted {
+        let record = rig.record("complete", id).unwrap_or_else(|| panic!("seed {seed}: {id} is not complete"));
+        assert_eq!(record["attempt"], 1, "seed {seed}: adopted, not run again: {record}");
+    }
+    assert!(rig.boots() <= 2, "seed {seed}: one boot for each GPU at most, not {}", rig.boots());
+    assert_eq!(rig.names("workers").len(), 3, "seed {seed}: workers were adopted: {:?}", rig.names("workers"));
+}
+
+#[test]
+fn a_killed_worker_s_task_is_run_again_once_it_is_dead() {
+    let mut rig = Rig::new().script("warm", "warm_host.py", "warm");
+    rig.start();
+    let task = json!({"script": "warm", "script_args": {"do": "sleep", "seconds": 1.5}});
+    rig.drop_task("script", 3, "long", &task);
+    rig.run_until("it runs", |rig| rig.picture()["gpus"]["0"]["state"] == "script_busy");
+    let worker = rig.picture()["gpus"]["0"]["worker_pid"].as_u64().expect("a worker");
+    let killed = std::process::Command::new("kill").args(["-9", &worker.to_string()]).status().unwrap();
+    assert!(killed.success());
+    rig.run_until("it is complete", |rig| rig.ended("complete") == 1);
+    let record = rig.record("complete", "long").unwrap();
+    assert_eq!(record["attempt"], 2, "{record}");
+    assert_eq!(record["history"][0]["charged"], true, "{record}");
+}
+
+#[test]
+fn a_task_that_kills_its_worker_three_times_is_poison() {
+    let mut rig = Rig::new().script("once", "kill_worker.sh", "once").script("well", "once.sh", "once");
+    rig.start();
+    rig.drop_task("script", 3, "poison", &json!({"script": "once"}));
+    rig.run_until("it is put aside", |rig| rig.ended("failed") == 1);
+    let record = rig.record("failed", "poison").unwrap();
+    assert_eq!((&record["error"]["class"], &record["attempt"]), (&json!("poison"), &json!(3)), "{record}");
+    rig.drop_task("script", 3, "well", &json!({"script": "well", "script_args": {"do": "protocol"}}));
+    rig.run_until("others go on", |rig| rig.ended("complete") == 1);
+}

@@ -1,0 +1,9 @@
+//! Stories of the whole: real processes, a real spool, simulated GPUs, a fake engine that says so.
+
+mod bad_input;
+mod batch;
+mod deaths;
+mod exclusive;
+mod prompt;
+mod scripts;
+mod shutdown;

@@ -1,0 +1,38 @@
+//! Ways to end: until idle, down, a signal.
+
+use serde_json::json;
+
+use crate::support::rig::Rig;
+
+#[test]
+fn until_idle_finishes_all_work_frees_the_machine_and_ends() {
+    let mut rig = Rig::new().script("once", "once.sh", "once");
+    for n in 0..5 {
+        rig.drop_task("llm", 3, &format!("ask-{n}"), &json!({"prompt": "hello"}));
+        rig.drop_task("script", 3, &format!("run-{n}"), &json!({"script": "once", "script_args": {"do": "protocol"}}));
+    }
+    rig.start_with(&["--until-idle"]);
+    assert_eq!(rig.brain_ends(), Some(0));
+    assert_eq!((rig.ended("complete"), rig.ended("failed")), (10, 0));
+    assert_eq!(rig.processes(), [], "nothing is left running");
+}
+
+#[test]
+fn until_idle_lists_what_cannot_run_here_and_ends_with_1() {
+    let mut rig = Rig::new();
+    let wish = json!({"prompt": "hello", "gpu_requirement": "7"});
+    rig.drop_task("llm", 3, "elsewhere", &wish);
+    rig.start_with(&["--until-idle"]);
+    assert_eq!(rig.brain_ends(), Some(1));
+    assert_eq!(rig.names("tasks/llm_queue/priority_3"), ["elsewhere.json"], "it stays in its queue");
+}
+
+#[test]
+fn a_second_brain_says_who_holds_the_lock() {
+    let mut rig = Rig::new();
+    rig.start();
+    let second = rig.run("brain", ["--gpus", "simulated:8192"]);
+    assert_eq!(second.status.code(), Some(3), "{second:?}");
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains(&rig.brain_pid().to_string()), "{said}");
+}
