@@ -8,9 +8,8 @@ use serde_json::json;
 use crate::support::rig::Rig;
 
 fn reason(rig: &Rig, name: &str) -> serde_json::Value {
-    rig.record("failed", &format!("{name}.json.rejected.reason")).unwrap_or_else(|| {
-        panic!("no reason for {name} among {:?}", rig.names("tasks/failed"))
-    })
+    rig.record("failed", &format!("{name}.json.rejected.reason"))
+        .unwrap_or_else(|| panic!("no reason for {name} among {:?}", rig.names("tasks/failed")))
 }
 
 #[test]

@@ -34,8 +34,16 @@ fn every_gpu_is_used_with_one_load_each_and_nothing_is_done_twice() {
     media(&folder, &files);
     media(&folder, &[("set-0/same.webm", "first"), ("set-1/same.webm", "second")]);
     rig.start();
-    let arguments =
-        ["transcribe", folder.to_str().unwrap(), "--script", "transcriber", "--formats", "txt", "--wait", "--json"];
+    let arguments = [
+        "transcribe",
+        folder.to_str().unwrap(),
+        "--script",
+        "transcriber",
+        "--formats",
+        "txt",
+        "--wait",
+        "--json",
+    ];
     let first = rig.run("submit_batch", arguments);
     assert!(first.status.success(), "{first:?}");
     assert_eq!(rig.ended("complete"), 26);
@@ -44,7 +52,9 @@ fn every_gpu_is_used_with_one_load_each_and_nothing_is_done_twice() {
     let gpus: BTreeSet<String> = rig
         .names("tasks/complete")
         .iter()
-        .filter_map(|name| rig.record("complete", name.strip_suffix(".json")?)?["assigned_gpu"].as_str().map(str::to_owned))
+        .filter_map(|name| {
+            rig.record("complete", name.strip_suffix(".json")?)?["assigned_gpu"].as_str().map(str::to_owned)
+        })
         .collect();
     assert_eq!(gpus.len(), 3, "each GPU is used");
     let loads = std::fs::read_to_string(rig.path("loads.log")).unwrap();
@@ -68,6 +78,10 @@ fn a_broken_item_fails_alone_and_the_exit_code_tells() {
     assert!(String::from_utf8_lossy(&batch.stdout).contains("no_audio"), "{batch:?}");
     let records = rig.names("batches");
     let record = records.iter().find(|name| name.ends_with(".json")).expect("a batch record");
-    let record: Value = serde_json::from_slice(&std::fs::read(rig.spool().join("batches").join(record)).unwrap()).unwrap();
-    assert_eq!((&record["completed"], &record["failed"], &record["total_items"]), (&json!(2), &json!(1), &json!(3)));
+    let record: Value =
+        serde_json::from_slice(&std::fs::read(rig.spool().join("batches").join(record)).unwrap()).unwrap();
+    assert_eq!(
+        (&record["completed"], &record["failed"], &record["total_items"]),
+        (&json!(2), &json!(1), &json!(3))
+    );
 }

@@ -29,8 +29,9 @@ fn the_brain_killed_ten_times_loses_nothing_and_reloads_nothing() {
     let seed = seed();
     println!("GPUSPOOL_TEST_SEED={seed}");
     let mut dice = Dice(seed);
-    let mut rig = Rig::new().gpus([24_576, 12_227]).boot_ms(600).script("once", "once.sh", "once");
+    let mut rig = Rig::new().gpus([24_576, 12_227]).boot_ms(4_000).script("once", "once.sh", "once");
     let mut accepted = Vec::new();
+    let mut deaths_in_boots = 0;
     rig.start();
     for turn in 0..10 {
         for n in 0..4 {
@@ -40,13 +41,10 @@ fn the_brain_killed_ten_times_loses_nothing_and_reloads_nothing() {
             accepted.extend([ask, run]);
         }
         if turn < 3 {
-            // Inside the boot, which takes 600 ms: the first three deaths.
-            rig.run_until("an LLM boots", |rig| {
-                let states = ["0", "1"].map(|gpu| rig.picture()["gpus"][gpu]["state"].clone());
-                states.iter().any(|state| state == "booting_llm") || rig.boots() > 0
-            });
+            rig.run_until("an LLM boots", |rig| boots(rig));
         }
         std::thread::sleep(Duration::from_millis(dice.below(150)));
+        deaths_in_boots += usize::from(boots(&rig));
         rig.kill_brain();
         rig.start();
     }
@@ -54,11 +52,23 @@ fn the_brain_killed_ten_times_loses_nothing_and_reloads_nothing() {
     rig.run_until("everything has ended", |rig| rig.ended("complete") + rig.ended("failed") == all);
     assert_eq!(rig.ended("failed"), 0, "seed {seed}: {:?}", rig.names("tasks/failed"));
     for id in &accepted {
-        let record = rig.record("complete", id).unwrap_or_else(|| panic!("seed {seed}: {id} is not complete"));
+        let record =
+            rig.record("complete", id).unwrap_or_else(|| panic!("seed {seed}: {id} is not complete"));
         assert_eq!(record["attempt"], 1, "seed {seed}: adopted, not run again: {record}");
     }
+    assert!(deaths_in_boots >= 3, "seed {seed}: only {deaths_in_boots} deaths inside a boot");
     assert!(rig.boots() <= 2, "seed {seed}: one boot for each GPU at most, not {}", rig.boots());
-    assert_eq!(rig.names("workers").len(), 3, "seed {seed}: workers were adopted: {:?}", rig.names("workers"));
+    assert_eq!(
+        rig.names("workers").len(),
+        3,
+        "seed {seed}: workers were adopted: {:?}",
+        rig.names("workers")
+    );
+}
+
+fn boots(rig: &Rig) -> bool {
+    let picture = rig.picture();
+    ["0", "1"].iter().any(|gpu| picture["gpus"][*gpu]["state"] == "booting_llm")
 }
 
 #[test]

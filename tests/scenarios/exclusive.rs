@@ -44,7 +44,12 @@ fn an_exclusive_batch_holds_llm_tasks_back_unloads_and_reloads() {
     assert_eq!(rig.ended("failed"), 0);
     assert!(rig.states("0").contains(&"cooling"), "the LLM was unloaded: {:?}", rig.states("0"));
     let last_item = (0..125)
-        .map(|n| rig.names("tasks/complete").into_iter().find(|name| name.ends_with(&format!(".{n}.json"))).unwrap())
+        .map(|n| {
+            rig.names("tasks/complete")
+                .into_iter()
+                .find(|name| name.ends_with(&format!(".{n}.json")))
+                .unwrap()
+        })
         .map(|name| time(&rig.record("complete", name.strip_suffix(".json").unwrap()).unwrap(), "started_at"))
         .max()
         .unwrap();

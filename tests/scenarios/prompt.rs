@@ -45,7 +45,8 @@ fn the_urgent_go_first() {
     }
     rig.start();
     rig.run_until("three answers", |rig| rig.ended("complete") == 3);
-    let started = |name: &str| rig.record("complete", name).unwrap()["started_at"].as_str().unwrap().to_owned();
+    let started =
+        |name: &str| rig.record("complete", name).unwrap()["started_at"].as_str().unwrap().to_owned();
     assert!(started("urgent") < started("normal") && started("normal") < started("low"));
 }
 
@@ -67,7 +68,11 @@ fn submit_wait_and_result_read_as_a_person_would() {
     let submitted = rig.run("gpuspool", ["submit", question.to_str().unwrap()]);
     assert!(submitted.status.success(), "{submitted:?}");
     let id = String::from_utf8(submitted.stdout).unwrap().trim().to_owned();
-    assert!(String::from_utf8_lossy(&submitted.stderr).contains("brain not running"), "{:?}", submitted.stderr);
+    assert!(
+        String::from_utf8_lossy(&submitted.stderr).contains("brain not running"),
+        "{:?}",
+        submitted.stderr
+    );
     rig.start();
     let waited = rig.run("gpuspool", ["wait", &id]);
     assert!(waited.status.success(), "{waited:?}");

@@ -10,7 +10,8 @@ fn once(what: &str) -> Value {
 
 #[test]
 fn a_warm_host_serves_many_tasks_with_one_load() {
-    let mut rig = Rig::new().script("warm", "warm_host.py", "warm").set("/scripts/warm/env", json!(["LOADS"]));
+    let mut rig =
+        Rig::new().script("warm", "warm_host.py", "warm").set("/scripts/warm/env", json!(["LOADS"]));
     let loads = rig.path("loads.log");
     rig.environment("LOADS", loads.to_str().unwrap());
     rig.start();
@@ -36,7 +37,8 @@ fn a_script_of_one_task_gets_its_arguments_and_its_object_is_the_result() {
     let record = rig.record("complete", "echo").unwrap();
     assert_eq!(record["result"]["output"]["args"]["n"], 4);
     assert_eq!(record["result"]["output"]["attempt"], "1");
-    assert!(rig.states("0").contains(&"script_busy"), "{:?}", rig.states("0"));
+    rig.run_until("the GPU is idle again", |rig| rig.picture()["gpus"]["0"]["state"] == "idle");
+    assert_eq!(rig.states("0"), ["idle", "booting_script", "script_busy", "idle"]);
 }
 
 #[test]
@@ -47,7 +49,7 @@ fn scripts_that_misbehave_get_a_clear_record_and_leave_nothing_running() {
         ("nothing", "no_result"),
         ("silence", "no_result"),
         ("binary", "bad_result"),
-        ("huge", "bad_result"),
+        ("broken", "bad_result"),
         ("fail", "exit_status_3"),
         ("die", "killed_by:SIGSEGV"),
     ];
@@ -67,7 +69,8 @@ fn scripts_that_misbehave_get_a_clear_record_and_leave_nothing_running() {
     assert_eq!(rig.record("failed", "stubborn").unwrap()["error"]["class"], "timeout");
     rig.drop_task("script", 3, "linger", &once("linger"));
     rig.run_until("the one that left a grandchild is complete", |rig| rig.ended("complete") == 1);
-    let left = rig.processes().into_iter().filter(|(_, text)| text.contains("sleep") || text.contains("once.sh"));
+    let left =
+        rig.processes().into_iter().filter(|(_, text)| text.contains("sleep") || text.contains("once.sh"));
     assert_eq!(left.collect::<Vec<_>>(), [], "nothing is left running");
 }
 
@@ -90,10 +93,19 @@ fn a_task_without_a_gpu_runs_in_the_cpu_lane_while_the_gpu_is_busy() {
 fn a_crash_is_tried_again_and_a_bad_input_is_not() {
     let mut rig = Rig::new().script("once", "once.sh", "once").script("warm", "warm_host.py", "warm");
     rig.start();
-    rig.drop_task("script", 3, "crash", &json!({"script": "once", "script_args": {"do": "fail"}, "max_attempts": 2}));
+    rig.drop_task(
+        "script",
+        3,
+        "crash",
+        &json!({"script": "once", "script_args": {"do": "fail"}, "max_attempts": 2}),
+    );
     rig.drop_task("script", 3, "bad", &json!({"script": "warm", "script_args": {"do": "fail"}}));
     rig.run_until("both have failed", |rig| rig.ended("failed") == 2);
     let crash = rig.record("failed", "crash").unwrap();
-    assert_eq!((&crash["attempt"], &crash["history"].as_array().map(Vec::len)), (&json!(2), &Some(1)), "{crash}");
+    assert_eq!(
+        (&crash["attempt"], &crash["history"].as_array().map(Vec::len)),
+        (&json!(2), &Some(1)),
+        "{crash}"
+    );
     assert_eq!(rig.record("failed", "bad").unwrap()["attempt"], 1);
 }

@@ -33,7 +33,8 @@ pub(crate) struct Rig {
 impl Rig {
     /// One simulated GPU of 24 GiB, the fake engine, two LLMs, no durability (nobody cuts the power here).
     pub(crate) fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("gpuspool-rig-").tempdir().expect("a folder for the rig");
+        let folder =
+            tempfile::Builder::new().prefix("gpuspool-rig-").tempdir().expect("a folder for the rig");
         let boots = folder.path().join("boots.log");
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/scripts");
         let config = json!({
@@ -51,7 +52,14 @@ impl Rig {
             "retry": {"backoff_s": [0, 0.2]},
             "shutdown": {"timeout_s": 20},
         });
-        Self { folder, gpus: "simulated:24576".into(), config, environment: Vec::new(), brain: None, states: BTreeMap::new() }
+        Self {
+            folder,
+            gpus: "simulated:24576".into(),
+            config,
+            environment: Vec::new(),
+            brain: None,
+            states: BTreeMap::new(),
+        }
     }
 
     /// Other simulated GPUs, by their memory in MiB.
@@ -64,10 +72,11 @@ impl Rig {
     /// Another value of a setting, such as `/retry/max_attempts`.
     pub(crate) fn set(mut self, pointer: &str, value: Value) -> Self {
         let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
-        let place = parent.split('/').filter(|part| !part.is_empty()).fold(&mut self.config, |place, part| {
-            let place = place.as_object_mut().expect("an object");
-            place.entry(part).or_insert_with(|| json!({}))
-        });
+        let place =
+            parent.split('/').filter(|part| !part.is_empty()).fold(&mut self.config, |place, part| {
+                let place = place.as_object_mut().expect("an object");
+                place.entry(part).or_insert_with(|| json!({}))
+            });
         place.as_object_mut().expect("an object").insert(key.to_owned(), value);
         self
     }
@@ -124,7 +133,11 @@ impl Rig {
 
     /// Starts the brain with more arguments.
     pub(crate) fn start_with(&mut self, arguments: &[&str]) {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("brain.log")).expect("a log");
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path("brain.log"))
+            .expect("a log");
         let epoch = self.picture()["epoch"].as_u64();
         let child = self
             .command("brain")
@@ -250,7 +263,9 @@ impl Rig {
         let needle = self.folder.path().to_string_lossy().into_owned();
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").expect("proc").flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+                continue;
+            };
             let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
             let (arguments, environment) = (read("cmdline"), read("environ"));
             let text = String::from_utf8_lossy(&arguments).replace('\0', " ");
@@ -290,7 +305,11 @@ fn binary(program: &str) -> &'static str {
 /// An example of the workspace, which `cargo test` builds beside the tests.
 pub(crate) fn example(name: &str) -> PathBuf {
     let beside = Path::new(env!("CARGO_BIN_EXE_brain")).with_file_name("examples").join(name);
-    assert!(beside.exists(), "{} is missing: run `cargo build --examples`, or `cargo test` as a whole", beside.display());
+    assert!(
+        beside.exists(),
+        "{} is missing: run `cargo build --examples`, or `cargo test` as a whole",
+        beside.display()
+    );
     beside
 }
 

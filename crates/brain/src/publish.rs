@@ -1,6 +1,6 @@
 //! Writes the picture, and what has been learned, at most so often.
 
-use model::Millis;
+use model::{Millis, Timestamp};
 use policy::{PictureFrame, World};
 use spool::atomic;
 use spool::clock;
@@ -11,11 +11,16 @@ const PICTURE_EVERY: Millis = Millis(50);
 /// Between two writings of `brain/learned.json`.
 const LEARNED_EVERY: Millis = Millis(10_000);
 
+/// Beyond this, somebody has set the wall clock.
+const DISAGREEMENT_MAX: chrono::Duration = chrono::Duration::milliseconds(500);
+
 /// The writer of derived files.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     layout: Layout,
     frame: PictureFrame,
+    /// Both clocks, read at one moment.
+    clocks: Option<(Millis, Timestamp)>,
     changed: bool,
     pictured: Option<Millis>,
     learned: Millis,
@@ -65,7 +70,7 @@ impl Publisher {
 
     fn write_picture(&mut self, world: &World, now: Millis, notices: impl Iterator<Item = String>) {
         self.frame.seq += 1;
-        let mut picture = policy::picture(world, now, clock::wall(), self.frame.clone());
+        let mut picture = policy::picture(world, now, self.wall(now), self.frame.clone());
         picture.notices.extend(notices);
         // The first writing is made durable: a replace of a name that never was durable can vanish in a power cut.
         let durable = self.pictured.is_none();
@@ -79,6 +84,19 @@ impl Publisher {
         }
         self.pictured = Some(now);
         self.changed = false;
+    }
+
+    /// The wall clock at `now`, by one pair of readings for as long as the two clocks agree: so an instant in the past
+    /// is drawn the same every time.
+    fn wall(&mut self, now: Millis) -> Timestamp {
+        let wall = clock::wall();
+        let (then, then_wall) = *self.clocks.get_or_insert((now, wall));
+        let expected = now.on_the_wall(then, then_wall);
+        if (wall - expected).abs() > DISAGREEMENT_MAX {
+            self.clocks = Some((now, wall));
+            return wall;
+        }
+        expected
     }
 
     fn write_learned(&mut self, world: &World, now: Millis) {

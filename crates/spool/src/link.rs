@@ -19,8 +19,8 @@ mod tests;
 mod watch;
 mod writer;
 
-pub(crate) use rotation::make_empty;
 pub use reader::{Fold, Foreign, Reader};
+pub(crate) use rotation::make_empty;
 pub use stamp::last_stamp;
 pub use watch::LinkWatch;
 pub use writer::{ROTATE_AT, Writer};

@@ -113,15 +113,29 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BackInQueue(task, entry) => {
-                write!(f, "task `{task}` is back in {}_queue/priority_{} as `{}`", entry.class, entry.priority, entry.name)
+                write!(
+                    f,
+                    "task `{task}` is back in {}_queue/priority_{} as `{}`",
+                    entry.class, entry.priority, entry.name
+                )
             }
-            Self::Finished(task, path) => write!(f, "task `{task}` had ended and is now at {}", path.display()),
+            Self::Finished(task, path) => {
+                write!(f, "task `{task}` had ended and is now at {}", path.display())
+            }
             Self::Pinned(task, entry) => {
-                write!(f, "task `{task}` runs; its file was in {}_queue/priority_{}", entry.class, entry.priority)
+                write!(
+                    f,
+                    "task `{task}` runs; its file was in {}_queue/priority_{}",
+                    entry.class, entry.priority
+                )
             }
-            Self::Restored(task) => write!(f, "task `{task}` runs; its file was gone and was made again from the orders"),
+            Self::Restored(task) => {
+                write!(f, "task `{task}` runs; its file was gone and was made again from the orders")
+            }
             Self::SecondName(task, path) => write!(f, "task `{task}` had a second name, {}", path.display()),
-            Self::Duplicate(task, path) => write!(f, "a second file of task `{task}` was set aside: {}", path.display()),
+            Self::Duplicate(task, path) => {
+                write!(f, "a second file of task `{task}` was set aside: {}", path.display())
+            }
             Self::Conflict(task, path) => {
                 write!(f, "task `{task}` ended twice; the second record was set aside: {}", path.display())
             }
@@ -267,8 +281,12 @@ fn held_gpus(layout: &Layout, workers: &[FoundWorker]) -> io::Result<Vec<HeldGpu
     let mut held = Vec::new();
     for entry in listing {
         let name = entry?.file_name();
-        let Some(gpu) = name.to_str().and_then(|name| GpuUuid::new(name.strip_suffix(".lock")?).ok()) else { continue };
-        let has = |found: &FoundWorker| found.alive && found.reports.gpu.as_ref().is_some_and(|its| its.uuid == gpu);
+        let Some(gpu) = name.to_str().and_then(|name| GpuUuid::new(name.strip_suffix(".lock")?).ok()) else {
+            continue;
+        };
+        let has = |found: &FoundWorker| {
+            found.alive && found.reports.gpu.as_ref().is_some_and(|its| its.uuid == gpu)
+        };
         if workers.iter().any(has) {
             continue;
         }
