@@ -33,6 +33,7 @@ impl Publisher {
         Self {
             layout,
             frame,
+            clocks: None,
             changed: true,
             pictured: None,
             learned: clock::now(),

@@ -1,6 +1,6 @@
-"""An LLM task through the real brain, a real worker and the real embedded engine.
+"""A spool of its own with the real programs on it, for the stories of this folder.
 
-    scripts/embedded && cargo build && python3 -m unittest discover -s tests/embedded
+    scripts/embedded && cargo build && python3 -m unittest discover -s tests/end_to_end
 
 `brain`, `gpuspool` and `gpuspool-embedded` are found on PATH, else in `target/debug` and `target/release`.
 """
@@ -24,7 +24,9 @@ LOOK_EVERY_S = 0.02
 
 
 class Machine(unittest.TestCase):
-    """A spool of its own, and a brain on one simulated GPU."""
+    """A spool of its own, and a brain on simulated GPUs."""
+
+    GPUS = "simulated:8192"
 
     def setUp(self):
         scratch = tempfile.TemporaryDirectory(prefix="gpuspool-end-to-end-")
@@ -32,7 +34,7 @@ class Machine(unittest.TestCase):
         self.spool = os.path.join(scratch.name, "spool")
         self.logs = open(os.path.join(scratch.name, "brain.log"), "w+", encoding="utf-8")
         self.addCleanup(self.logs.close)
-        self.brain = self.start("brain", "--gpus", "simulated:8192", stdout=self.logs, stderr=self.logs)
+        self.brain = self.start("brain", "--gpus", self.GPUS, stdout=self.logs, stderr=self.logs)
         self.addCleanup(self.end)
         self.wait_for("the first picture", lambda: self.gpu() and self.gpu()["worker_pid"])
 
@@ -105,44 +107,3 @@ def alive(pid):
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-class OnePrompt(Machine):
-    def test_a_dropped_prompt_boots_the_engine_and_the_next_one_finds_it_loaded(self):
-        self.assertEqual(self.gpu()["state"], "idle")
-
-        self.drop("question.json", prompt="Why is the sky blue?")
-        record = self.ended("question")
-        self.assertEqual(record["status"], "complete", record)
-        self.assertIn("demonstration model", record["result"]["output"])
-        self.assertEqual((record["result"]["model"], record["result"]["engine"]), ("demo-model", "embedded"))
-        self.assertEqual((record["assigned_gpu"], record["assigned_gpu_uuid"]), ("0", "SIM-0"))
-        self.assertLessEqual(record["created_at"], record["started_at"])
-        self.assertLessEqual(record["started_at"], record["completed_at"])
-        self.assertEqual(record["attempt"], 1)
-
-        ready = self.wait_for("llm_ready", lambda: self.gpu()["state"] == "llm_ready" and self.gpu())
-        states = [state for state, _ in ready["transitions"]]
-        self.assertEqual([state for state in states if state != "llm_ready"], ["idle", "booting_llm", "llm_busy"])
-
-        self.drop("again.json", prompt="And why is it dark at night?")
-        self.assertEqual(self.ended("again")["status"], "complete")
-        again = self.wait_for("llm_ready", lambda: self.gpu()["state"] == "llm_ready" and self.gpu())
-        self.assertEqual(again["pid"], ready["pid"], "the engine was booted again")
-        self.assertEqual([resident["loads"] for resident in again["residents"]], [1])
-
-        down = self.start("gpuspool", "down", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.assertEqual(down.wait(timeout=PATIENCE_S), 0)
-        self.assertEqual(self.brain.wait(timeout=PATIENCE_S), 0, self.words_of_the_brain())
-        for pid in (again["pid"], again["worker_pid"]):
-            self.assertFalse(alive(pid), f"process {pid} outlived `gpuspool down`")
-
-    def test_a_model_that_is_not_there_fails_its_task_at_once(self):
-        self.drop("absent.json", prompt="Anybody?", model="no-such-model")
-        record = self.ended("absent")
-        self.assertEqual((record["status"], record["error"]["code"]), ("failed", "model_not_found"), record)
-        self.assertEqual(record["error"]["class"], "bad_input")
-
-
-if __name__ == "__main__":
-    unittest.main()
