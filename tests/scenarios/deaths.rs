@@ -41,7 +41,7 @@ fn the_brain_killed_ten_times_loses_nothing_and_reloads_nothing() {
             accepted.extend([ask, run]);
         }
         if turn < 3 {
-            rig.run_until("an LLM boots", |rig| boots(rig));
+            rig.run_until("an LLM boots", boots);
         }
         std::thread::sleep(Duration::from_millis(dice.below(150)));
         deaths_in_boots += usize::from(boots(&rig));

@@ -4,6 +4,7 @@ mod bad_input;
 mod batch;
 mod deaths;
 mod exclusive;
+mod on_complete;
 mod prompt;
 mod scripts;
 mod shutdown;
