@@ -21,6 +21,13 @@ pub(crate) fn adopt(layout: &Layout, hands: &mut Hands) -> std::io::Result<Adopt
     for note in recover::settle(layout, &mut hands.ledger, &live)? {
         tracing::info!("{note}");
     }
+    for held in &survey.gpus_held {
+        tracing::warn!(
+            gpu = %held.gpu,
+            pid = held.pid,
+            "the GPU's lock is held by a process that is no living worker's; it is not used until that process ends"
+        );
+    }
     let mut adopted = Adopted::default();
     for found in survey.workers {
         take_up(found, hands, &mut adopted);

@@ -203,6 +203,7 @@ impl Body {
         if now >= self.clocks.lock_check_at {
             self.clocks.lock_check_at = now + LOCK_CHECK_EVERY;
             self.clocks.lock_lost |= !self.lock.still_ours();
+            self.requests.sweep();
         }
     }
 

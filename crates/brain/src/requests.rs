@@ -71,6 +71,13 @@ impl Requests {
         events
     }
 
+    /// Removes answers that nobody came for.
+    pub(crate) fn sweep(&mut self) {
+        if let Err(error) = self.counter.sweep(clock::wall()) {
+            tracing::warn!(%error, "failed to sweep old answers");
+        }
+    }
+
     fn answer(&mut self, id: Uuid, answer: &Answer) {
         if let Err(error) = self.counter.answer(&id, answer) {
             tracing::warn!(request = %id, %error, "failed to write an answer");
