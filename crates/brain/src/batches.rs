@@ -17,6 +17,10 @@ use spool::ledger::{Ledger, SubmitError};
 
 /// Items of one batch that lie in queue folders at once; the rest waits in the manifest.
 const OUTSTANDING_MAX: usize = 1_000;
+/// Items put into queues in one turn: one group of durable submits, so that a large batch never holds up the loop.
+const EXPANDED_PER_TURN: usize = 64;
+/// How long a batch waits after an item could not be put into its queue.
+const EXPAND_AGAIN: Millis = Millis(1_000);
 /// A batch record is written at most this often.
 const RECORD_EVERY: Millis = Millis(1_000);
 
@@ -32,6 +36,8 @@ struct Live {
     media_s_done: f64,
     gpu_mode: GpuMode,
     cancelled: bool,
+    /// Not to be expanded before.
+    expand_at: Millis,
     written: Millis,
     changed: bool,
 }
@@ -52,6 +58,12 @@ impl Live {
 
     fn outstanding(&self) -> usize {
         self.remaining() - self.unexpanded.len()
+    }
+
+    /// How many more items may lie in queue folders.
+    fn room(&self) -> usize {
+        let bound = if self.cancelled { usize::MAX } else { OUTSTANDING_MAX };
+        bound.saturating_sub(self.outstanding()).min(self.unexpanded.len())
     }
 
     fn facts(&self) -> BatchFacts {
@@ -187,6 +199,7 @@ impl Batches {
             media_s_done: 0.0,
             gpu_mode,
             cancelled: false,
+            expand_at: Millis::ZERO,
             written: Millis::ZERO,
             changed: true,
             manifest,
@@ -218,12 +231,11 @@ impl Batches {
     pub(crate) fn work(&mut self, ledger: &mut Ledger, now: Millis) -> Vec<Entry> {
         let mut queued = Vec::new();
         for live in self.live.values_mut() {
-            let bound = if live.cancelled { usize::MAX } else { OUTSTANDING_MAX };
-            let room = bound.saturating_sub(live.outstanding()).min(live.unexpanded.len());
-            if room > 0 {
+            let room = live.room().min(EXPANDED_PER_TURN);
+            if room > 0 && now >= live.expand_at {
                 let first = live.unexpanded.split_off(live.unexpanded.len() - room);
                 let indices: Vec<usize> = first.into_iter().rev().collect();
-                queued.extend(expand(live, &indices, ledger));
+                queued.extend(expand(live, &indices, ledger, now));
             }
         }
         self.write_records(now);
@@ -253,6 +265,11 @@ impl Batches {
             self.live.remove(&id);
             self.over.insert(id);
         }
+    }
+
+    /// When more items can be put into queues.
+    pub(crate) fn expand_due(&self) -> Option<Millis> {
+        self.live.values().filter(|live| live.room() > 0).map(|live| live.expand_at).min()
     }
 
     /// When a record is due.
@@ -299,7 +316,7 @@ impl Batches {
 }
 
 /// Puts items into their queue; those that could not be put there stay unexpanded and are tried again.
-fn expand(live: &mut Live, indices: &[usize], ledger: &mut Ledger) -> Vec<Entry> {
+fn expand(live: &mut Live, indices: &[usize], ledger: &mut Ledger, now: Millis) -> Vec<Entry> {
     let tasks = batch::submissions(&live.manifest, indices);
     let outcomes = ledger.submit(&tasks);
     let mut queued = Vec::new();
@@ -314,6 +331,7 @@ fn expand(live: &mut Live, indices: &[usize], ledger: &mut Ledger) -> Vec<Entry>
             Err(error) => {
                 tracing::warn!(task = %task.stem, %error, "a batch's item could not be put into its queue yet");
                 live.unexpanded.push(*index);
+                live.expand_at = now + EXPAND_AGAIN;
             }
         }
     }

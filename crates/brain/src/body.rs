@@ -440,6 +440,7 @@ impl Body {
             self.clocks.down_since.map(|since| since + BURIAL_MAX + Millis(1)),
             self.publisher.due(),
             self.batches.record_due(),
+            self.batches.expand_due(),
             self.hands.queues.look_again(),
         ];
         let wait = until.into_iter().flatten().min().map_or(Millis(1_000), |at| at - now);

@@ -70,7 +70,10 @@ impl Arm {
         let Some(at) = self.hosts.iter().position(|host| host.id == id) else { return };
         let key = self.hosts[at].key.clone();
         if !self.hosts[at].take(turn) {
-            self.hosts.remove(at);
+            // What it took it has answered for before this. A task it still has came after its last look.
+            if let Some(orphan) = self.hosts.remove(at).busy {
+                self.over(&orphan, Ending::Failed(scripts::died_before_it_began()));
+            }
         }
         if let HostTurn::Failed(error) = turn {
             self.refused.insert(key.clone(), Instant::now());

@@ -365,15 +365,16 @@ impl Life {
         // A task that was given to it while it died has not begun and must not be lost.
         self.tasks.close();
         while let Some(task) = self.tasks.recv().await {
-            let error = TaskError::new(
-                FailureClass::Crash,
-                "host_died",
-                "the script host died before the task began",
-            );
-            let _ = self.shop.tell.send(Happening::Over(task.job.key, Box::new(Ending::Failed(error))));
+            let ending = Ending::Failed(died_before_it_began());
+            let _ = self.shop.tell.send(Happening::Over(task.job.key, Box::new(ending)));
         }
         self.say(HostTurn::Gone);
     }
+}
+
+/// The end of a task that was given to a host while that died.
+pub(crate) fn died_before_it_began() -> TaskError {
+    TaskError::new(FailureClass::Crash, "host_died", "the script host died before the task began")
 }
 
 /// A task's media that is not there is the task's fault, found before anything is loaded.

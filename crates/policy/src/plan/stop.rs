@@ -46,12 +46,22 @@ fn reason_to_stop(draft: &mut Draft<'_>, unit: &Unit) -> Option<StopWhy> {
     {
         return Some(StopWhy::Timeout);
     }
+    if waits_for_nothing(world, unit) {
+        return Some(StopWhy::TakenBack);
+    }
     if let Some(down) = world.down
         && draft.is_time(units_stop_at(world, down))
     {
         return Some(StopWhy::TakenBack);
     }
     None
+}
+
+/// Whether it was ordered of an LLM that died, or was unloaded, before it could begin there. While it stays no other
+/// LLM is booted for it: nobody but a queue asks for one.
+fn waits_for_nothing(world: &World, unit: &Unit) -> bool {
+    let has_engine = world.workers.get(&unit.worker).is_none_or(|worker| worker.engine.is_some());
+    unit.phase == Phase::Ordered && unit.class() == TaskClass::Llm && !has_engine
 }
 
 /// When units are stopped that still run while the machine is being freed.

@@ -204,6 +204,20 @@ fn an_engine_that_dies_takes_its_gpu_through_cooling_and_its_tasks_are_tried_aga
 }
 
 #[test]
+fn a_prompt_ordered_of_an_llm_that_dies_before_it_begins_waits_for_the_next_one() {
+    let mut rig = Rig::new().gpus([24_576]);
+    rig.drop_task(prompt("first")).run_until_ended("first");
+    rig.run_for(100);
+    rig.drop_task(prompt("crossed")).think();
+    assert_eq!(rig.starts().len(), 2, "it is in the orders");
+    // The order crosses the news of the death: the worker has nothing to begin it with.
+    rig.hinder("crossed");
+    rig.kill_engine(0);
+    rig.run_until_ended("crossed");
+    assert_eq!((rig.boots(), rig.ended("crossed").attempt), (2, 2));
+}
+
+#[test]
 fn a_script_that_began_and_ended_between_two_reports_was_busy_all_the_same() {
     let mut rig = Rig::new().gpus([24_576]);
     rig.drop_task(script("t", "embed")).run_until("its start", |rig| rig.starts().len() == 1);

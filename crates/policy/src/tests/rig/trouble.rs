@@ -56,6 +56,15 @@ impl Rig {
         self
     }
 
+    /// An attempt of this task that was ordered and has not begun does not begin.
+    pub(in crate::tests) fn hinder(&mut self, name: &str) -> &mut Self {
+        let task_id = id(name);
+        self.agenda.retain(|_, happening| {
+            !matches!(happening, Happening::Begin { key, .. } if key.task_id == task_id)
+        });
+        self
+    }
+
     /// The brain dies and another one adopts what is there.
     pub(in crate::tests) fn restart_brain(&mut self) -> &mut Self {
         self.world = World::new(self.config.clone(), self.world.learned().clone());
