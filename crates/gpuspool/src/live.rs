@@ -12,6 +12,8 @@ const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 const HOME: &str = "\x1b[H";
 const CLEAR_ALL: &str = "\x1b[2J";
 const CLEAR_BELOW: &str = "\x1b[J";
+/// Before a line, not after it: behind a line as wide as the terminal it would take the last character.
+const CLEAR_LINE: &str = "\x1b[K";
 
 /// Columns and rows of the terminal on standard output; none if there is none.
 #[must_use]
@@ -56,7 +58,11 @@ impl<'c, 'a> Live<'c, 'a> {
         let cut: String = text.split_inclusive('\n').take(rows).collect();
         if cut != self.shown {
             self.console.command(HOME)?;
-            self.console.pass_on(&cut)?;
+            // What was longer here before would stick out behind the line.
+            for line in cut.split_inclusive('\n') {
+                self.console.command(CLEAR_LINE)?;
+                self.console.pass_on(line)?;
+            }
             self.console.command(CLEAR_BELOW)?;
             self.shown = cut;
         }
@@ -68,5 +74,29 @@ impl Drop for Live<'_, '_> {
     fn drop(&mut self) {
         // A terminal that is gone needs nothing back.
         drop(self.console.command(LEAVE));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CLEAR_LINE, Live};
+    use crate::console::Console;
+
+    #[test]
+    fn a_shorter_line_leaves_nothing_of_the_longer_one_that_stood_there() {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut console = Console::new(&mut out, &mut err);
+        let mut live = Live::enter(&mut console).unwrap();
+        live.show("a frame that is long\nfooter\n").unwrap();
+        live.show("footer\n").unwrap();
+        drop(live);
+
+        let drawn = String::from_utf8(out).unwrap();
+        let lines = ["a frame that is long\n", "footer\n", "footer\n"];
+        let cleared = lines.map(|line| format!("{CLEAR_LINE}{line}"));
+        let at = cleared
+            .iter()
+            .try_fold(0, |from, line| drawn[from..].find(line).map(|at| from + at + line.len()));
+        assert!(at.is_some(), "{drawn:?}");
     }
 }

@@ -54,8 +54,10 @@ pub(crate) fn unknown(settings: &Settings, name: &str) -> Failure {
     let failure = Failure::new(exit::NOT_ALL, format!("no task or batch is called `{}`", one_line(name, 80)));
     let nearest = find::nearest(&settings.layout, name).unwrap_or_default();
     if nearest.is_empty() {
-        return failure
-            .next("`gpuspool status` shows what there is; finished records may have been cleaned away");
+        return failure.next(format!(
+            "`gpuspool status` shows what is in the spool {}; finished records may have been cleaned away",
+            settings.layout.root().display()
+        ));
     }
     let names: Vec<String> = nearest.iter().map(|id| format!("`{id}`")).collect();
     failure.next(format!("did you mean {}?", names.join(" or ")))

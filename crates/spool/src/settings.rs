@@ -157,11 +157,6 @@ impl Settings {
                 return Err(SettingsError::Untrusted { path: folder.clone(), why });
             }
         }
-        if rustix::process::geteuid().is_root() {
-            warnings.push(
-                "this runs as root, and so will every script and engine; a user of its own is safer".into(),
-            );
-        }
         Ok(Self { config, layout: Layout::new(spool), config_path, warnings })
     }
 
@@ -173,6 +168,11 @@ impl Settings {
         let root = self.layout.root().to_owned();
         let unwritable = |source| SettingsError::Unwritable { path: root.clone(), source };
         self.layout.create().map_err(unwritable)?;
+        if rustix::process::geteuid().is_root() {
+            self.warnings.push(
+                "this runs as root, and so will every script and engine; a user of its own is safer".into(),
+            );
+        }
         self.layout.protect(self.config.shared_group.as_deref()).map_err(unwritable)?;
         for folder in [self.layout.stage(), self.layout.requests()] {
             let may = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;

@@ -34,10 +34,10 @@ struct Cli {
     /// The launch this process answers to.
     #[arg(long, value_name = "ID")]
     launch: Option<String>,
-    /// The spool folder.
+    /// The spool folder [env: GPUSPOOL_SPOOL].
     #[arg(long, value_name = "DIR")]
     spool: Option<PathBuf>,
-    /// The configuration file.
+    /// The configuration file [env: GPUSPOOL_CONFIG].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where GPUs come from: `auto` or `simulated:MiB,MiB,…` [default: as configured].

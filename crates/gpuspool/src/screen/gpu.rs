@@ -135,7 +135,8 @@ fn booting(frame: &Frame<'_>, gpu: &GpuPicture) -> String {
 
 /// A running task: how far, and how long still, as far as anybody knows.
 fn running(slot: &SlotPicture) -> String {
-    let eta = slot.eta_s.map(|s| format!("ETA {}", duration(s)));
+    // What should have ended by now is late by nobody knows how much: `ETA 0s` would be a promise.
+    let eta = slot.eta_s.filter(|s| *s >= 0.5).map(|s| format!("ETA {}", duration(s)));
     match (slot.progress, eta) {
         (Some(share), eta) => {
             format!("{} {:>3.0}% {}", bar(share, 6), share * 100.0, eta.unwrap_or_default())

@@ -89,7 +89,13 @@ pub(crate) fn run(options: &Options, settings: &Settings, console: &mut Console<
 
 /// Batches whose items are still counted: an item whose record vanishes would be run again.
 fn live_batches(settings: &Settings) -> Result<Vec<BatchId>, Failure> {
-    let failed = |error: std::io::Error| Failure::io("look at the batches", &error);
+    let root = settings.layout.root();
+    if !root.is_dir() {
+        return Err(Failure::new(exit::NO_INPUT, format!("there is no spool at {}", root.display()))
+            .next("name it with `--spool DIR` or in GPUSPOOL_SPOOL"));
+    }
+    let failed =
+        |error: std::io::Error| Failure::io(format_args!("read the batches of {}", root.display()), &error);
     let batches = locate::batches(settings);
     let mut live = Vec::new();
     for id in batches.list().map_err(failed)? {

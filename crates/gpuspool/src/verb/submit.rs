@@ -124,7 +124,8 @@ fn submission(
     let folder = Folder { class, priority: priority_of(&record), stem: wish.as_str(), fresh: &fresh };
     let task = task_of(bytes, &folder, &settings.config).map_err(wrong)?;
     for warning in &task.warnings {
-        console.note(&format!("warning: {file}: {warning}"));
+        let named = if file == document::STDIN { "standard input" } else { file };
+        console.note(&format!("warning: {named}: {warning}"));
     }
     record.priority = Some(priority);
     if record.task_id.is_none() {
