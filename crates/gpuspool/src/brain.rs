@@ -1,13 +1,13 @@
 //! Whether a brain lives, and starting one.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use spool::layout::Layout;
+use spool::lock;
 use spool::settings::{self, Settings};
-use spool::{lock, process};
 
 use crate::failure::{Failure, exit};
 
@@ -26,18 +26,9 @@ pub(crate) enum Presence {
 }
 
 /// Looks who holds the brain's lock. Where that cannot be seen, nobody is taken to.
-///
-/// The words in the lock file outlive the brain, so the process they name must live, and the lock must be held. The
-/// lock is only tried where the kernel's list does not show it: trying it could turn a starting brain away.
 #[must_use]
 pub(crate) fn presence(layout: &Layout) -> Presence {
-    let Ok(file) = File::open(layout.brain_lock()) else { return Presence::Absent };
-    let Some(holder) = lock::holder_of(&file) else { return Presence::Absent };
-    let lives = process::identity_of(holder.pid).is_some_and(|found| found.starttime == holder.starttime);
-    let held = || {
-        lock::locker_of(&file).is_some() || matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
-    };
-    if lives && held() { Presence::Runs { pid: holder.pid } } else { Presence::Absent }
+    lock::living_brain(layout).map_or(Presence::Absent, |holder| Presence::Runs { pid: holder.pid })
 }
 
 /// Where the brain's own messages go while a screen is drawn over the terminal.

@@ -192,6 +192,20 @@ pub(crate) fn sign(mut file: &File, epoch: Option<u64>, worker: Option<WorkerId>
     file.write_all(text.as_bytes())
 }
 
+/// The brain that works on this spool, if one does; where that cannot be seen, none.
+///
+/// The words in the lock file outlive the brain, so the process they name must live, and the lock must be held. The
+/// lock is only tried where the kernel's list does not show it: trying it could turn a starting brain away.
+#[must_use]
+pub fn living_brain(layout: &Layout) -> Option<Holder> {
+    let file = File::open(layout.brain_lock()).ok()?;
+    let holder = holder_of(&file)?;
+    let lives = process::identity_of(holder.pid).is_some_and(|found| found.starttime == holder.starttime);
+    let held =
+        || locker_of(&file).is_some() || matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+    (lives && held()).then_some(holder)
+}
+
 /// Who holds a lock file, as it says itself; none where it says nothing (the holder has only just taken it).
 #[must_use]
 pub fn holder_of(mut file: &File) -> Option<Holder> {

@@ -174,6 +174,27 @@ fn a_host_that_dies_fails_its_task_and_is_loaded_again_for_the_next() {
 }
 
 #[test]
+fn a_task_given_to_a_host_as_that_dies_is_not_lost() {
+    let rig = Rig::new();
+    let mut worker = rig.worker();
+    worker.hosts(1);
+    for round in 0..5 {
+        idle_hosts(&mut worker, 1);
+        let pid = worker.reports().hosts[0].pid.and_then(|pid| i32::try_from(pid).ok()).unwrap();
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(pid).unwrap(),
+            rustix::process::Signal::KILL,
+        )
+        .unwrap();
+        // The order races with the news; whichever is first, there is an end, and the next host is loaded.
+        let key = worker.run_one(script(&format!("t{round}"), "warm", json!({"echo": round})));
+        let (_, record) = worker.ended(&key);
+        let died = record.error.as_ref().is_some_and(|error| error.class == FailureClass::Crash);
+        assert!(died || record.status == Some(Status::Complete), "{record:?}");
+    }
+}
+
+#[test]
 fn a_host_that_cannot_load_its_model_fails_the_task_that_wants_it() {
     let rig = Rig::new();
     let mut worker = rig.worker();

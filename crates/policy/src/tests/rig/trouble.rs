@@ -59,9 +59,9 @@ impl Rig {
     /// An attempt of this task that was ordered and has not begun does not begin.
     pub(in crate::tests) fn hinder(&mut self, name: &str) -> &mut Self {
         let task_id = id(name);
-        self.agenda.retain(|_, happening| {
-            !matches!(happening, Happening::Begin { key, .. } if key.task_id == task_id)
-        });
+        self.agenda.retain(
+            |_, happening| !matches!(happening, Happening::Begin { key, .. } if key.task_id == task_id),
+        );
         self
     }
 
