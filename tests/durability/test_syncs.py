@@ -26,7 +26,8 @@ PATH = os.pathsep.join(
 HOST = os.path.join(ROOT, "tests", "fixtures", "scripts", "warm_host.py")
 
 SUBMITTED, DROPPED = 100, 10
-TASKS = [f"submitted-{number:03}" for number in range(SUBMITTED)] + [f"dropped-{number:03}" for number in range(DROPPED)]
+TASKS = [f"submitted-{number:03}" for number in range(SUBMITTED)]
+TASKS += [f"dropped-{number:03}" for number in range(DROPPED)]
 # What one sync takes at least: as on a turning disk.
 SYNC_US = 20_000
 # Syncs of a start and an end that no task is to blame for: the epoch, the first picture, two births and two burials
@@ -95,9 +96,8 @@ class Machine:
         self.log = open(os.path.join(self.folder, "brain.log"), "w+", encoding="utf-8")
         test.addCleanup(self.log.close)
         command = self.traced("brain", "--gpus", "simulated:8192")
-        self.brain = subprocess.Popen(
-            command, env=self.environment, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, start_new_session=True
-        )  # fmt: skip
+        streams = {"stdin": subprocess.DEVNULL, "stdout": self.log, "stderr": self.log}
+        self.brain = subprocess.Popen(command, env=self.environment, start_new_session=True, **streams)
         test.addCleanup(self.end)
         self.wait_for("the worker is seen", lambda: self.picture() and self.picture()["gpus"]["0"]["worker_pid"])
 
