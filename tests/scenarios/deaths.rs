@@ -98,3 +98,33 @@ fn a_task_that_kills_its_worker_three_times_is_poison() {
     rig.drop_task("script", 3, "well", &json!({"script": "well", "script_args": {"do": "protocol"}}));
     rig.run_until("others go on", |rig| rig.ended("complete") == 1);
 }
+
+#[test]
+fn a_damaged_link_is_healed_by_a_snapshot_and_its_worker_is_not_taken_for_dead() {
+    let mut rig = Rig::new();
+    rig.start();
+    rig.drop_task("llm", 3, "first", &json!({"prompt": "hello"}));
+    rig.run_until("an LLM is loaded", |rig| rig.ended("complete") == 1);
+    let workers = rig.names("workers");
+    let reports = |rig: &Rig| {
+        workers
+            .iter()
+            .map(|name| rig.spool().join("workers").join(name).join("reports.jsonl"))
+            .collect::<Vec<_>>()
+    };
+    for path in reports(&rig) {
+        let mut log = std::fs::OpenOptions::new().append(true).open(path).unwrap();
+        std::io::Write::write_all(&mut log, b"{garbage\n").unwrap();
+    }
+    rig.drop_task("llm", 3, "second", &json!({"prompt": "hello"}));
+    rig.run_until("reports are read again", |rig| rig.ended("complete") == 2);
+
+    rig.kill_brain();
+    for path in reports(&rig) {
+        std::fs::File::options().write(true).open(path).unwrap().set_len(0).unwrap();
+    }
+    rig.drop_task("llm", 3, "third", &json!({"prompt": "hello"}));
+    rig.start();
+    rig.run_until("the worker is adopted", |rig| rig.ended("complete") == 3);
+    assert_eq!((rig.boots(), rig.names("workers")), (1, workers.clone()), "no reload, no new worker");
+}

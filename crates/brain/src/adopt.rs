@@ -53,12 +53,21 @@ fn take_up(found: FoundWorker, hands: &mut Hands, adopted: &mut Adopted) {
     let worker = found.id.clone();
     if found.alive {
         match hands.arms.take_up(&worker, found.orders.clone()) {
-            Ok(reports) => {
+            Ok(Some(reports)) => {
                 tracing::info!(%worker, "adopted");
                 adopted.events.push(born(&worker, reports, &found));
                 return;
             }
-            Err(error) => tracing::warn!(%worker, %error, "a worker could not be adopted"),
+            Ok(None) => {
+                tracing::warn!(%worker, "it lives and its reports do not say who it is; it is asked to report anew");
+                return;
+            }
+            Err(error) => {
+                // Its tasks stay with it, and its lock says when it is dead.
+                tracing::error!(%worker, %error, "a living worker cannot be adopted yet");
+                hands.arms.leave_for_later(worker, found.orders);
+                return;
+            }
         }
     }
     let open: BTreeSet<AttemptKey> =

@@ -20,7 +20,18 @@ use crate::inbox::Note;
 struct Arm {
     orders: Writer<OrdersLine>,
     reports: Reader<ReportsLine>,
+    /// Whether it has said who it is.
+    heard: bool,
     unsynced: bool,
+}
+
+/// What is new of a worker.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// It has said for the first time who it is; with the orders that it lives by.
+    Born(Reports, Orders),
+    /// It has reported.
+    Reported(Reports),
 }
 
 /// A dead worker with attempts that are not settled yet.
@@ -41,6 +52,8 @@ pub(crate) struct Arms {
     me: ProcessIdentity,
     notes: UnboundedSender<Note>,
     living: BTreeMap<WorkerId, Arm>,
+    /// Living workers whose logs could not be opened, with the orders they live by.
+    out_of_reach: BTreeMap<WorkerId, Orders>,
     dead: BTreeMap<WorkerId, Remains>,
 }
 
@@ -52,7 +65,16 @@ impl Arms {
         me: ProcessIdentity,
         notes: UnboundedSender<Note>,
     ) -> Self {
-        Self { layout, epoch, durability, me, notes, living: BTreeMap::new(), dead: BTreeMap::new() }
+        Self {
+            layout,
+            epoch,
+            durability,
+            me,
+            notes,
+            living: BTreeMap::new(),
+            out_of_reach: BTreeMap::new(),
+            dead: BTreeMap::new(),
+        }
     }
 
     /// Whether this worker is known, living or dead.
@@ -70,26 +92,47 @@ impl Arms {
         self.living.keys()
     }
 
-    /// Takes up the link to a living worker: the first orders of this epoch are a `whole` that repeats `orders`.
+    /// A living worker could not be taken up: it is tried again with the same orders.
+    pub(crate) fn leave_for_later(&mut self, worker: WorkerId, orders: Orders) {
+        self.out_of_reach.insert(worker, orders);
+    }
+
+    /// The orders that a worker lives by which is not taken up yet; empty for one born under this brain.
+    pub(crate) fn left_orders(&mut self, worker: &WorkerId) -> Option<Orders> {
+        self.out_of_reach.remove(worker)
+    }
+
+    /// Workers that live by their lock and have not said yet who they are.
+    pub(crate) fn unheard(&self) -> Vec<WorkerId> {
+        self.living.iter().filter(|(_, arm)| !arm.heard).map(|(worker, _)| worker.clone()).collect()
+    }
+
+    /// Takes up the link to a living worker: the first orders of this epoch are a `whole` that repeats `orders`, which
+    /// the worker answers with a `whole` of its own. What it says; none if its log does not say yet who it is.
     ///
     /// # Errors
     /// When its logs cannot be opened, or it died meanwhile.
-    pub(crate) fn take_up(&mut self, worker: &WorkerId, orders: Orders) -> io::Result<Reports> {
+    pub(crate) fn take_up(&mut self, worker: &WorkerId, orders: Orders) -> io::Result<Option<Reports>> {
         let folder = self.layout.worker(worker);
         let mut reports = Reader::<ReportsLine>::open(&folder, REPORTS)?;
         reports.read()?;
-        let state = reports.state().clone();
-        let process =
-            state.worker.as_ref().map(model::link::WorkerIdentity::process).ok_or_else(|| {
-                io::Error::new(io::ErrorKind::InvalidData, "its first report names no process")
-            })?;
-        let pidfd = spool::process::pidfd_of(&process)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "its process is gone"))?;
-        self.watch_for_death(worker.clone(), pidfd);
+        let pidfd = self.listen(&reports)?;
         let orders = Orders { brain: Some(self.me.clone()), seen: reports.seen(), ..orders };
         let orders = Writer::<OrdersLine>::create(&folder, ORDERS, self.epoch, orders)?.at(self.durability);
-        self.living.insert(worker.clone(), Arm { orders, reports, unsynced: true });
-        Ok(state)
+        let heard = pidfd.is_some();
+        let said = heard.then(|| reports.state().clone());
+        if let Some(pidfd) = pidfd {
+            self.watch_for_death(worker.clone(), pidfd);
+        }
+        self.living.insert(worker.clone(), Arm { orders, reports, heard, unsynced: true });
+        Ok(said)
+    }
+
+    /// The descriptor of the process that the reports name, if they name one.
+    fn listen(&self, reports: &Reader<ReportsLine>) -> io::Result<Option<OwnedFd>> {
+        let Some(worker) = &reports.state().worker else { return Ok(None) };
+        let gone = || io::Error::new(io::ErrorKind::NotFound, "its process is gone");
+        spool::process::pidfd_of(&worker.process()).ok_or_else(gone).map(Some)
     }
 
     fn watch_for_death(&self, worker: WorkerId, pidfd: OwnedFd) {
@@ -132,19 +175,31 @@ impl Arms {
         }
     }
 
-    /// Reads a worker's reports; its state if it moved.
+    /// Reads a worker's reports; what is new of it.
     ///
     /// # Errors
-    /// When the log cannot be read.
-    pub(crate) fn read(&mut self, worker: &WorkerId) -> io::Result<Option<Reports>> {
+    /// When a log cannot be read or written, or the worker died before it was heard.
+    pub(crate) fn read(&mut self, worker: &WorkerId) -> io::Result<Option<News>> {
         let Some(arm) = self.living.get_mut(worker) else { return Ok(None) };
         let fold = arm.reports.read()?;
-        let state = arm.reports.state();
-        arm.orders.seen_by_reader(state.seen);
-        if state.phase == model::link::Phase::Gap {
+        arm.orders.seen_by_reader(arm.reports.state().seen);
+        if fold.gap || arm.reports.state().phase == model::link::Phase::Gap {
+            // Either side misses a line: a snapshot of the orders heals theirs, and asks for one of the reports.
+            arm.unsynced = true;
             arm.orders.heal()?;
         }
-        Ok(fold.changed.then(|| state.clone()))
+        let state = arm.reports.state().clone();
+        if arm.heard {
+            return Ok(fold.changed.then_some(News::Reported(state)));
+        }
+        let orders = arm.orders.state().clone();
+        let Some(arm) = self.living.get(worker) else { return Ok(None) };
+        let Some(pidfd) = self.listen(&arm.reports)? else { return Ok(None) };
+        self.watch_for_death(worker.clone(), pidfd);
+        if let Some(arm) = self.living.get_mut(worker) {
+            arm.heard = true;
+        }
+        Ok(Some(News::Born(state, orders)))
     }
 
     /// Takes a worker for dead; its attempts stay open until each is settled.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use model::link::{Orders, Phase, Reports};
 use model::{Config, Durability, Entry, Millis, WorkerId};
 use policy::event::Event;
 use policy::{Rest, World};
@@ -13,6 +14,7 @@ use spool::watch::{Hint, Watch};
 
 use serde_json::json;
 
+use crate::arms::News;
 use crate::batches::Batches;
 use crate::ending::Ending;
 use crate::flush::Flushed;
@@ -219,55 +221,81 @@ impl Body {
             if self.hands.arms.knows(&worker) {
                 continue;
             }
-            match self.hands.arms.take_up(&worker, model::link::Orders::default()) {
-                Ok(reports) => {
+            let left = self.hands.arms.left_orders(&worker);
+            match self.hands.arms.take_up(&worker, left.clone().unwrap_or_default()) {
+                Ok(said) => {
                     self.watch.add_worker(&worker);
-                    tracing::info!(%worker, "registered");
-                    self.apply(Event::WorkerBorn {
-                        worker: worker.clone(),
-                        reports: Box::new(reports),
-                        orders: None,
-                    });
+                    if let Some(reports) = said {
+                        self.born(&worker, reports, left);
+                    }
                     self.read_worker(&worker);
                 }
                 Err(error) => {
                     tracing::warn!(%worker, %error, "a worker could not be taken up");
-                    self.process_gone(&worker);
+                    self.is_it_dead(&worker, left);
                 }
             }
         }
+        for worker in self.hands.arms.unheard() {
+            self.is_it_dead(&worker, None);
+        }
+    }
+
+    fn born(&mut self, worker: &WorkerId, reports: Reports, orders: Option<Orders>) {
+        tracing::info!(%worker, "registered");
+        let orders = orders.map(Box::new);
+        self.apply(Event::WorkerBorn { worker: worker.clone(), reports: Box::new(reports), orders });
     }
 
     fn read_worker(&mut self, worker: &WorkerId) {
         match self.hands.arms.read(worker) {
-            Ok(Some(reports)) => {
+            Ok(Some(News::Reported(reports))) => {
                 self.apply(Event::Reported { worker: worker.clone(), reports: Box::new(reports) });
             }
+            Ok(Some(News::Born(reports, orders))) => self.born(worker, reports, Some(orders)),
             Ok(None) => {}
             Err(error) => tracing::warn!(%worker, %error, "failed to read a worker's reports"),
         }
     }
 
-    /// A pidfd fired: the lock decides whether the worker is dead.
+    /// A pidfd fired: the lock decides whether the worker is dead, and is asked until it says so.
     fn process_gone(&mut self, worker: &WorkerId) {
         self.read_worker(worker);
+        if !self.is_it_dead(worker, None) {
+            tracing::warn!(%worker, "its process is gone but its lock is held; looking again in a second");
+            let (notes, worker) = (self.hands.notes.clone(), worker.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(LOCK_AGAIN).await;
+                drop(notes.send(Note::ProcessGone(worker)));
+            });
+        }
+    }
+
+    /// Tries a worker's lock; a dead one is buried. `orders` are those of one that was never taken up.
+    fn is_it_dead(&mut self, worker: &WorkerId, orders: Option<Orders>) -> bool {
         match spool::recover::pronounce(&self.layout, worker) {
             Ok(Some(lock)) => {
                 tracing::info!(%worker, "a worker is gone");
                 self.watch.remove_worker(worker);
-                let open = self.hands.arms.ordered(worker);
+                let mut open = self.hands.arms.ordered(worker);
+                if let Some(orders) = orders {
+                    open.extend(orders.attempts.keys().cloned());
+                    self.born(worker, Reports { phase: Phase::Left, ..Reports::default() }, Some(orders));
+                }
                 self.hands.arms.bury_later(worker, open, Some(lock));
                 self.hands.launcher.bury(worker);
+                true
             }
             Ok(None) => {
-                tracing::warn!(%worker, "its process is gone but its lock is held; looking again in a second");
-                let (notes, worker) = (self.hands.notes.clone(), worker.clone());
-                tokio::spawn(async move {
-                    tokio::time::sleep(LOCK_AGAIN).await;
-                    drop(notes.send(Note::ProcessGone(worker)));
-                });
+                if let Some(orders) = orders {
+                    self.hands.arms.leave_for_later(worker.clone(), orders);
+                }
+                false
             }
-            Err(error) => tracing::warn!(%worker, %error, "failed to try a worker's lock"),
+            Err(error) => {
+                tracing::warn!(%worker, %error, "failed to try a worker's lock");
+                true
+            }
         }
     }
 

@@ -130,8 +130,15 @@ impl Arm {
     }
 
     fn read_orders(&mut self) {
+        let before = self.home.orders.snapshots();
         if let Err(error) = self.home.orders.read() {
             tracing::warn!("cannot read the orders: {error}");
+        }
+        // A snapshot of the orders asks for one of the reports: the brain is new here, or has missed a line.
+        if self.home.orders.snapshots() > before
+            && let Err(error) = self.home.reports.heal()
+        {
+            tracing::warn!("cannot report anew: {error}");
         }
         let orders = self.home.orders.state();
         let (brain, seen) = (orders.brain.clone(), orders.seen);

@@ -43,6 +43,7 @@ pub struct Reader<L: Line> {
     state: L::State,
     seen: Seen,
     gap: bool,
+    snapshots: u64,
     foreign: Option<Foreign>,
 }
 
@@ -63,6 +64,7 @@ impl<L: Line> Reader<L> {
             state: L::State::default(),
             seen: Seen::default(),
             gap: false,
+            snapshots: 0,
             foreign: None,
         })
     }
@@ -99,6 +101,12 @@ impl<L: Line> Reader<L> {
     #[must_use]
     pub const fn gap(&self) -> bool {
         self.gap
+    }
+
+    /// How many snapshots were folded. A brain that misses a report writes one more, which the worker answers in kind.
+    #[must_use]
+    pub const fn snapshots(&self) -> u64 {
+        self.snapshots
     }
 
     /// Lines that this program cannot read, if the last one was such.
@@ -173,6 +181,7 @@ impl<L: Line> Reader<L> {
         parsed.fold_into(&mut self.state);
         self.seen = stamp.seen();
         self.gap = false;
+        self.snapshots += u64::from(parsed.head().whole);
         self.foreign = None;
         true
     }
