@@ -81,6 +81,9 @@ fn take_up(found: FoundWorker, hands: &mut Hands, adopted: &mut Adopted) {
         adopted.to_bury.push(worker.clone());
     }
     hands.arms.bury_later(&worker, open, found.lock);
+    if found.other_boot {
+        hands.arms.quieten(&worker);
+    }
 }
 
 fn born(worker: &WorkerId, reports: Reports, found: &FoundWorker) -> Event {

@@ -38,6 +38,8 @@ pub(crate) enum News {
 #[derive(Debug)]
 struct Remains {
     open: BTreeSet<AttemptKey>,
+    /// Whether nothing of it runs any more and its last words were read.
+    quiet: bool,
     /// Held so that nobody takes the folder for a living worker's.
     #[expect(dead_code, reason = "held for its lock")]
     lock: Option<std::fs::File>,
@@ -210,7 +212,14 @@ impl Arms {
         lock: Option<std::fs::File>,
     ) {
         self.living.remove(worker);
-        self.dead.insert(worker.clone(), Remains { open, lock });
+        self.dead.insert(worker.clone(), Remains { open, quiet: false, lock });
+    }
+
+    /// Nothing of a dead worker runs any more, and its outbox was read.
+    pub(crate) fn quieten(&mut self, worker: &WorkerId) {
+        if let Some(remains) = self.dead.get_mut(worker) {
+            remains.quiet = true;
+        }
     }
 
     /// The attempts named by a worker's orders.
@@ -240,7 +249,7 @@ impl Arms {
         let settled: Vec<WorkerId> = self
             .dead
             .iter()
-            .filter(|(_, remains)| remains.open.is_empty())
+            .filter(|(_, remains)| remains.quiet && remains.open.is_empty())
             .map(|(id, _)| id.clone())
             .collect();
         for worker in settled {

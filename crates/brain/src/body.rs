@@ -310,6 +310,7 @@ impl Body {
             }
             Err(error) => tracing::warn!(%worker, %error, "failed to read a dead worker's outbox"),
         }
+        self.hands.arms.quieten(worker);
         self.apply(Event::WorkerDied { worker: worker.clone(), with_machine: false });
     }
 
