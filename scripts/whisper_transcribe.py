@@ -40,7 +40,7 @@ COMPUTE_TYPES = (
     "bfloat16",
     "float32",
 )
-INSTALL = "run it with `uv run --script`, or: pip install 'faster-whisper>=1.1,<2'"
+INSTALL = "`scripts/setup --need uv`, then `gpuspool down` and `gpuspool up`; alone, run it with `uv run --script`"
 CUDA_INSTALL = "pip install nvidia-cublas-cu12"
 
 

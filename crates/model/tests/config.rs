@@ -123,7 +123,9 @@ fn the_shipped_scripts_are_there_and_see_only_what_they_name() {
     assert_eq!((whisper.host, whisper.gpu), (HostKind::Warm, ScriptGpu::Any));
     assert_eq!(whisper.key, ["model"]);
     assert_eq!(whisper.vram_mib, Some(3_000));
-    for variable in ["HF_TOKEN", "HF_HOME", "HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "no_proxy"] {
+    for variable in
+        ["HF_TOKEN", "HF_HOME", "HF_HUB_OFFLINE", "HTTPS_PROXY", "https_proxy", "no_proxy", "SSL_CERT_FILE"]
+    {
         assert!(whisper.env.iter().any(|name| name == variable), "{variable}");
     }
     let sphinx = &config.scripts["sphinx_transcribe"];

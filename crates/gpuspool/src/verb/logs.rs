@@ -54,9 +54,8 @@ pub(crate) fn run(options: &Options, settings: &Settings, console: &mut Console<
     }
     let Some(attempt) = attempt else {
         if ended(settings, &id)? {
-            return Err(Failure::new(exit::NOT_ALL, format!("`{name}` has left no log")).next(format!(
-                "`gpuspool result {name} --json` prints its record; only scripts write logs"
-            )));
+            return Err(Failure::new(exit::NOT_ALL, format!("`{name}` has left no log"))
+                .next(format!("`gpuspool result {name}` says what came of it")));
         }
         return Err(Failure::new(exit::NOT_ALL, format!("`{name}` has written no log yet"))
             .next(format!("`gpuspool why {name}` says where it is, `logs -f` waits for its first line")));
