@@ -20,6 +20,9 @@ fn until_idle_finishes_all_work_frees_the_machine_and_ends() {
     assert_eq!(rig.brain_ends(), Some(0));
     assert_eq!((rig.ended("complete"), rig.ended("failed")), (10, 0));
     assert_eq!(rig.processes(), [], "nothing is left running");
+    let picture = rig.picture();
+    assert_eq!((&picture["mode"], &picture["shutting_down"]), (&json!("normal"), &json!(false)));
+    assert_eq!(picture["gpus"]["0"]["state"], "idle", "the last picture shows a free machine");
 }
 
 #[test]

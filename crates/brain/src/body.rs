@@ -83,8 +83,9 @@ impl Body {
         loop {
             self.turn();
             if let Some(ending) = self.ending() {
-                self.publisher.last(&self.world, clock::now(), self.hands.queues.notices());
-                if matches!(ending, Ending::Freed | Ending::FreedWithHeld(_)) {
+                let freed = matches!(ending, Ending::Freed | Ending::FreedWithHeld(_));
+                self.publisher.last(&self.world, clock::now(), self.hands.queues.notices(), freed);
+                if freed {
                     self.requests.freed();
                 }
                 return ending;
@@ -449,11 +450,12 @@ impl Body {
         None
     }
 
-    /// Whether every worker's folder is put aside, or has had its time.
+    /// Whether every worker's folder is put aside and every GPU has cooled, or has had its time.
     fn buried_all(&mut self) -> bool {
         let now = clock::now();
         let down_since = *self.clocks.down_since.get_or_insert(now);
-        self.hands.arms.is_empty() || now - down_since > BURIAL_MAX
+        let done = self.hands.arms.is_empty() && self.publisher.all_cooled(&self.world, now);
+        done || now - down_since > BURIAL_MAX
     }
 
     async fn sleep(&mut self) {

@@ -1,6 +1,6 @@
 //! Writes the picture, and what has been learned, at most so often.
 
-use model::{Millis, Timestamp};
+use model::{GpuState, Millis, Mode, Timestamp};
 use policy::{PictureFrame, World};
 use spool::atomic;
 use spool::clock;
@@ -21,6 +21,8 @@ pub(crate) struct Publisher {
     frame: PictureFrame,
     /// Both clocks, read at one moment.
     clocks: Option<(Millis, Timestamp)>,
+    /// Whether the machine has been freed, and this is the last picture.
+    freed: bool,
     changed: bool,
     pictured: Option<Millis>,
     learned: Millis,
@@ -34,6 +36,7 @@ impl Publisher {
             layout,
             frame,
             clocks: None,
+            freed: false,
             changed: true,
             pictured: None,
             learned: clock::now(),
@@ -63,16 +66,34 @@ impl Publisher {
         }
     }
 
-    /// Writes both, at a clean stop.
-    pub(crate) fn last(&mut self, world: &World, now: Millis, notices: impl Iterator<Item = String>) {
+    /// Writes both, at a clean stop. A brain that has freed the machine is no longer at it.
+    pub(crate) fn last(
+        &mut self,
+        world: &World,
+        now: Millis,
+        notices: impl Iterator<Item = String>,
+        freed: bool,
+    ) {
+        self.freed = freed;
         self.write_picture(world, now, notices);
         self.write_learned(world, now);
+    }
+
+    /// Whether every GPU has been seen to be free.
+    pub(crate) fn all_cooled(&mut self, world: &World, now: Millis) -> bool {
+        let picture = policy::picture(world, now, self.wall(now), self.frame.clone());
+        picture.gpus.values().all(|gpu| gpu.state != GpuState::Cooling)
     }
 
     fn write_picture(&mut self, world: &World, now: Millis, notices: impl Iterator<Item = String>) {
         self.frame.seq += 1;
         let mut picture = policy::picture(world, now, self.wall(now), self.frame.clone());
         picture.notices.extend(notices);
+        if self.freed {
+            picture.shutting_down = false;
+            picture.mode = Mode::Normal;
+            picture.gpus.values_mut().for_each(|gpu| gpu.draining = false);
+        }
         // The first writing is made durable: a replace of a name that never was durable can vanish in a power cut.
         let durable = self.pictured.is_none();
         match serde_json::to_vec_pretty(&picture).map_err(std::io::Error::other) {
