@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::batch::{
     BATCH_SCHEMA_VERSION, BatchItemState, BatchRecord, BatchStatus, LISTED_ITEMS_MAX, Manifest,
 };
-use model::{BatchId, Config, Entry, GpuMode, Millis, Status, TaskId, TaskRecord};
+use model::{BatchId, Config, Entry, Millis, Status, TaskId, TaskRecord};
 use policy::event::{BatchFacts, Event};
 use spool::batch::{self, Batches as Shelf};
 use spool::clock;
@@ -34,7 +34,8 @@ struct Live {
     completed: usize,
     failed: usize,
     media_s_done: f64,
-    gpu_mode: GpuMode,
+    /// From how many items on the mode `auto` is exclusive.
+    threshold: u32,
     cancelled: bool,
     /// Not to be expanded before.
     expand_at: Millis,
@@ -70,7 +71,7 @@ impl Live {
         BatchFacts {
             batch_id: self.manifest.header.batch_id.clone(),
             script: self.manifest.header.script.clone(),
-            gpu_mode: self.gpu_mode,
+            gpu_mode: self.manifest.header.gpu_mode,
             total: self.manifest.items.len() as u64,
             completed: self.completed as u64,
             failed: self.failed as u64,
@@ -89,7 +90,7 @@ impl Live {
             total_items: self.manifest.items.len(),
             completed: self.completed,
             failed: self.failed,
-            gpu_mode: self.gpu_mode,
+            gpu_mode: self.facts().mode(self.threshold),
             status: match (over, self.failed, self.completed + self.failed) {
                 (true, 0, _) => BatchStatus::Complete,
                 (true, _, _) => BatchStatus::CompleteWithFailures,
@@ -186,18 +187,13 @@ impl Batches {
         let mut unexpanded = batch::longest_first(&manifest);
         unexpanded.retain(|index| states.get(*index).is_some_and(Option::is_none));
         unexpanded.reverse();
-        let gpu_mode = match manifest.header.gpu_mode {
-            GpuMode::Auto if manifest.items.len() >= self.threshold as usize => GpuMode::Exclusive,
-            GpuMode::Auto => GpuMode::Shared,
-            stated => stated,
-        };
         let mut live = Live {
             unexpanded,
             states: vec![Status::Queued; manifest.items.len()],
             completed: 0,
             failed: 0,
             media_s_done: 0.0,
-            gpu_mode,
+            threshold: self.threshold,
             cancelled: false,
             expand_at: Millis::ZERO,
             written: Millis::ZERO,
@@ -215,7 +211,7 @@ impl Batches {
             self.over.insert(id);
             return;
         }
-        tracing::info!(batch = %id, items = live.manifest.items.len(), mode = ?live.gpu_mode, "batch accepted");
+        tracing::info!(batch = %id, items = live.manifest.items.len(), mode = ?live.facts().mode(live.threshold), "batch accepted");
         events.push(Event::Batch(live.facts()));
         self.live.insert(id, live);
     }

@@ -1,6 +1,6 @@
 //! Batches as the mind knows them: their facts, and when they were last heard of.
 
-use model::{GpuMode, Millis};
+use model::Millis;
 
 use crate::event::BatchFacts;
 
@@ -19,15 +19,4 @@ pub(crate) struct Batch {
     pub heard_at: Millis,
     /// Place in the order of batches.
     pub order: u64,
-}
-
-impl Batch {
-    /// How it has the GPUs: never `auto`.
-    pub(crate) fn mode(&self, auto_exclusive_threshold: u32) -> GpuMode {
-        match self.facts.gpu_mode {
-            GpuMode::Auto if self.facts.total >= u64::from(auto_exclusive_threshold) => GpuMode::Exclusive,
-            GpuMode::Auto => GpuMode::Shared,
-            mode => mode,
-        }
-    }
 }

@@ -162,6 +162,16 @@ pub struct BatchFacts {
 }
 
 impl BatchFacts {
+    /// How it has the GPUs: never `auto`.
+    #[must_use]
+    pub fn mode(&self, auto_exclusive_threshold: u32) -> GpuMode {
+        match self.gpu_mode {
+            GpuMode::Auto if self.total >= u64::from(auto_exclusive_threshold) => GpuMode::Exclusive,
+            GpuMode::Auto => GpuMode::Shared,
+            mode => mode,
+        }
+    }
+
     /// Items that have not ended.
     #[must_use]
     pub const fn remaining(&self) -> u64 {

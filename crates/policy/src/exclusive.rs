@@ -38,7 +38,7 @@ impl World {
 
     fn wants_all_gpus(&self, batch: &Batch, now: Millis) -> bool {
         let threshold = self.config.resource_manager.batch_settings.auto_exclusive_threshold;
-        batch.mode(threshold) == GpuMode::Exclusive
+        batch.facts.mode(threshold) == GpuMode::Exclusive
             && batch.facts.remaining() > 0
             && (self.items_known(&batch.facts.batch_id) > 0 || now < batch.heard_at + UNSEEN_ITEMS_GRACE)
             && self.gpus.values().any(|gpu| self.is_eligible(gpu, batch))

@@ -283,7 +283,7 @@ fn batch_picture(world: &World, batch: &Batch, moment: Moment) -> BatchPicture {
     });
     BatchPicture {
         script: facts.script.clone(),
-        gpu_mode: batch.mode(threshold),
+        gpu_mode: batch.facts.mode(threshold),
         total_items: facts.total,
         completed: facts.completed,
         failed: facts.failed,
