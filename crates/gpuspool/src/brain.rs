@@ -34,7 +34,7 @@ pub(crate) fn presence(layout: &Layout) -> Presence {
 /// Where the brain's own messages go while a screen is drawn over the terminal.
 #[must_use]
 pub(crate) fn log(layout: &Layout) -> PathBuf {
-    layout.logs().join("brain.log")
+    layout.brain_log()
 }
 
 /// The command that starts a brain on this spool; its messages go to `log`, or where ours go.

@@ -174,6 +174,18 @@ impl Layout {
         self.brain().join("reserve")
     }
 
+    /// The brain's own messages, where no terminal takes them.
+    #[must_use]
+    pub fn brain_log(&self) -> PathBuf {
+        self.logs().join("brain.log")
+    }
+
+    /// A worker's own messages.
+    #[must_use]
+    pub fn worker_log(&self, worker: &WorkerId) -> PathBuf {
+        self.worker(worker).join("log")
+    }
+
     /// Calls that are owed to tasks' `on_complete`.
     #[must_use]
     pub fn owed_calls(&self) -> PathBuf {

@@ -88,18 +88,17 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let gpus = cli.gpus.unwrap_or_else(|| settings.config.gpus.clone());
     let born = be_born(&settings, &gpus, cli.gpu.as_deref(), cli.launch)
         .map_err(|error| (error.exit_code(), error.to_string()))?;
-    announce(&born);
-    write_to_log(&born.home.folder().join("log"))
-        .map_err(|error| (73, format!("cannot write the worker's log: {error}")))?;
+    let log = settings.layout.worker_log(born.home.id());
+    announce(&born, &log);
+    write_to_log(&log).map_err(|error| (73, format!("cannot write the worker's log: {error}")))?;
     settings.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     tracing::info!("born as {} for {:?}", born.home.id(), born.around.gpu);
     runtime.block_on(serve(settings, born)).map_err(|error| (71, format!("cannot serve: {error}")))
 }
 
 /// One line for whoever started this by hand; afterwards everything goes into the log.
-fn announce(born: &Born) {
+fn announce(born: &Born, log: &Path) {
     let gpu = born.around.gpu.as_ref().map_or_else(|| "the CPU lane".to_owned(), |gpu| format!("GPU {gpu}"));
-    let log = born.home.folder().join("log");
     // Nobody may be listening, which is no reason not to serve.
     let _ = writeln!(io::stdout(), "worker {} serves {gpu}; its log is {}", born.home.id(), log.display());
 }
