@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use model::link::{Orders, Phase, Reports};
 use model::{Config, Durability, Entry, Millis, WorkerId};
+use policy::action::Action;
 use policy::event::Event;
 use policy::{Rest, World};
 use spool::clock;
@@ -364,6 +365,10 @@ impl Body {
             }
             for action in plan.actions {
                 tracing::debug!(?action, "issued");
+                if let Action::Say(saying) = &action {
+                    let sentence = saying.to_string();
+                    self.write_down("said", &json!({"sentence": sentence, "numbers": saying}));
+                }
                 self.apply(Event::Issued(Box::new(action.clone())));
                 let events = self.hands.perform(action);
                 if events.iter().any(|event| matches!(event, Event::Undone { .. })) {

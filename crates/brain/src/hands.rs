@@ -49,6 +49,14 @@ impl Hands {
 
     fn attempt(&mut self, action: &Action) -> Result<Vec<Event>, String> {
         match action {
+            Action::Say(saying) => {
+                if saying.is_warning() {
+                    tracing::warn!("{saying}");
+                } else {
+                    tracing::info!("{saying}");
+                }
+                Ok(Vec::new())
+            }
             Action::Launch { gpu } => {
                 let launch = Uuid::now_v7().to_string();
                 let launched = Event::Launched { launch: launch.clone(), gpu: gpu.clone() };

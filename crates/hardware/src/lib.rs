@@ -21,7 +21,7 @@ mod senses;
 mod setting;
 
 pub use error::SensesError;
-pub use ram::{Ram, ram};
+pub use ram::ram;
 pub use senses::{Drivers, Senses};
 pub use setting::{GPUS_MAX, Setting};
 

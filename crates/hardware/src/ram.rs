@@ -1,17 +1,9 @@
 //! System memory, from `/proc/meminfo`.
 
+use model::gpu::Ram;
 use procfs::Current;
 
 use crate::MIB;
-
-/// The machine's memory in MiB.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ram {
-    /// All of it.
-    pub total_mib: u64,
-    /// What could be had without swapping, as the kernel estimates it.
-    pub available_mib: u64,
-}
 
 /// Reads the machine's memory; none where the kernel does not say.
 #[must_use]

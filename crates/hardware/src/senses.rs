@@ -9,7 +9,9 @@ use model::{GpuUuid, InventorySource};
 use crate::error::SensesError;
 use crate::nvidia_smi::NvidiaSmi;
 use crate::nvml::NvmlSense;
-use crate::ram::{Ram, ram};
+use model::gpu::Ram;
+
+use crate::ram::ram;
 use crate::setting::Setting;
 
 /// The environment variable that names another NVML library than the driver's.

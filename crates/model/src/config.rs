@@ -104,6 +104,12 @@ pub struct Config {
     pub launcher: Launcher,
     /// Tasks that run at once in the CPU lane; half the cores if `auto`.
     pub cpu_slots: Auto<u32>,
+    /// How jobs of different types share what they compete for.
+    pub fairness: Fairness,
+    /// Whether several units may run at once: `slots` by memory, or `single`, one on the whole machine.
+    pub gpu_lock: GpuLock,
+    /// What the mind does ahead of demand.
+    pub prediction: Prediction,
     /// What happens after a failure.
     pub retry: Retry,
     /// Times in seconds.
@@ -130,10 +136,93 @@ pub struct ResourceManager {
     pub gpu_roles: Auto<BTreeMap<String, GpuRole>>,
     /// Boot times in seconds by model or `script:model`, until they have been learned.
     pub boot_times: BTreeMap<String, f64>,
+    /// Memory of one script on a GPU in MiB, where neither the task nor its script says, under `declared` accounting.
+    pub vram_per_job_mb: u64,
+    /// Memory of a GPU in MiB that units which share it leave free.
+    pub vram_headroom_mb: u64,
+    /// How the memory of GPUs is shared out.
+    pub vram_accounting: VramAccounting,
+    /// Available system memory in MiB below which no script is started.
+    pub min_system_ram_mb: u64,
+    /// How long a start waits for system memory, in seconds.
+    pub ram_wait_s: f64,
+    /// What happens after that wait.
+    pub ram_wait_over: RamWaitOver,
+    /// Whether scripts may run beside a ready LLM where the memory allows.
+    pub colocate_scripts: bool,
     /// When a loaded LLM makes room.
     pub eviction_policy: EvictionPolicy,
     /// Batches.
     pub batch_settings: BatchSettings,
+}
+
+/// How the memory of GPUs is shared out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VramAccounting {
+    /// By what tasks and scripts state, else by what was measured; one unit a GPU while nothing is known.
+    #[default]
+    Measured,
+    /// By `vram_per_job_mb` alone: the seed's fixed slots.
+    Declared,
+}
+
+/// What happens when a start has waited `ram_wait_s` for system memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RamWaitOver {
+    /// It goes on with a warning, one task at a time, once nothing of ours runs that could give memory back.
+    #[default]
+    Guarded,
+    /// It goes on with a warning: the seed's literal rule.
+    Proceed,
+}
+
+/// How jobs of different types share what they compete for. A chatbot always goes first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Fairness {
+    /// Job types by name; one that is not named has `default_weight` and no limit.
+    pub job_types: BTreeMap<String, JobType>,
+    /// Weight of a job type that is not named.
+    pub default_weight: u32,
+    /// Seconds of waiting that raise a task by one priority; 0 switches ageing off.
+    pub ageing_s: f64,
+    /// Whether a job type at its `max_consecutive` waits although nothing else does: the seed's literal rule.
+    pub strict_consecutive: bool,
+}
+
+/// One job type.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct JobType {
+    /// Its share, relative to the others that wait.
+    pub weight: u32,
+    /// How many of it may start in a row while another type waits; no limit if absent.
+    pub max_consecutive: Option<u32>,
+    /// Whether what runs of it gives way to a chatbot at a safe boundary.
+    pub yields: bool,
+}
+
+/// Whether several units may run at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GpuLock {
+    /// As many as the memory of each GPU allows.
+    #[default]
+    Slots,
+    /// One on the whole machine.
+    Single,
+}
+
+/// What the mind does ahead of demand.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Prediction {
+    /// Whether an LLM is loaded before the hour in which requests are usually made, and model files are read ahead.
+    pub prewarm: bool,
+    /// Whether the number of GPUs that hold an LLM follows the requests.
+    pub scale: bool,
 }
 
 /// What a GPU is for.
@@ -152,6 +241,16 @@ pub enum GpuRole {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct EvictionPolicy {
+    /// By which rule: `cost_benefit` weighs both sides, `thresholds` are the seed's three rules.
+    pub rule: EvictionRule,
+    /// What a second that an LLM task waits weighs against one that a script waits.
+    pub chat_weight: f64,
+    /// GPUs with an LLM that are never taken for scripts outside an exclusive batch.
+    pub reserve_for_chat: u32,
+    /// Least time in seconds that a loaded LLM stays; twice its boot time if that is longer.
+    pub min_residency_s: f64,
+    /// Seconds without a request after which no LLM is kept for the sake of its class.
+    pub keep_last_s: f64,
     /// With an idle LLM GPU, more waiting scripts than this evict it.
     pub min_script_queue_for_evict: u32,
     /// With no LLM task waiting, more waiting scripts than this evict an LLM.
@@ -164,6 +263,17 @@ pub struct EvictionPolicy {
     pub never_evict_brain: bool,
 }
 
+/// By which rule a loaded LLM makes room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EvictionRule {
+    /// What the scripts gain against what the requests lose.
+    #[default]
+    CostBenefit,
+    /// The seed's three thresholds.
+    Thresholds,
+}
+
 /// Batches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -174,6 +284,12 @@ pub struct BatchSettings {
     pub reload_llms_after_batch: bool,
     /// How long running LLM tasks may go on when an exclusive batch waits, in seconds.
     pub drain_s: f64,
+    /// Whether a chatbot may borrow a GPU inside an exclusive batch.
+    pub exclusive_admits_chat: bool,
+    /// How long a GPU that a chatbot borrowed stays with it after its last request, in seconds.
+    pub chat_linger_s: f64,
+    /// How many LLMs may be read from one disk at a time; loads of the same model count once.
+    pub cold_loads_per_disk: u32,
 }
 
 /// How an engine is started, probed, and stopped.
@@ -388,6 +504,11 @@ impl Config {
             ("shutdown.timeout_s", self.shutdown.timeout_s),
             ("resource_manager.batch_settings.drain_s", manager.batch_settings.drain_s),
             ("resource_manager.eviction_policy.avg_script_time_s", manager.eviction_policy.avg_script_time_s),
+            ("resource_manager.eviction_policy.min_residency_s", manager.eviction_policy.min_residency_s),
+            ("resource_manager.eviction_policy.keep_last_s", manager.eviction_policy.keep_last_s),
+            ("resource_manager.batch_settings.chat_linger_s", manager.batch_settings.chat_linger_s),
+            ("resource_manager.ram_wait_s", manager.ram_wait_s),
+            ("fairness.ageing_s", self.fairness.ageing_s),
         ];
         let waits = self.retry.backoff_s.iter().map(|s| ("retry.backoff_s", *s));
         let boots = manager.boot_times.values().map(|s| ("resource_manager.boot_times", *s));
@@ -396,6 +517,22 @@ impl Config {
         }
         within("shutdown.running_share", self.shutdown.running_share, 0.0, 1.0)?;
         within("timing.rescan_s", timing.rescan_s, 0.1, 3_600.0)?;
+        within(
+            "resource_manager.eviction_policy.chat_weight",
+            manager.eviction_policy.chat_weight,
+            0.0,
+            1e6,
+        )?;
+        within("resource_manager.vram_per_job_mb", manager.vram_per_job_mb as f64, 1.0, 1e9)?;
+        let loads = f64::from(manager.batch_settings.cold_loads_per_disk);
+        within("resource_manager.batch_settings.cold_loads_per_disk", loads, 1.0, 1_024.0)?;
+        within("fairness.default_weight", f64::from(self.fairness.default_weight), 1.0, 1_000.0)?;
+        for (name, job_type) in &self.fairness.job_types {
+            let field = format!("fairness.job_types.{name}");
+            within(&format!("{field}.weight"), f64::from(job_type.weight), 1.0, 1_000.0)?;
+            let in_a_row = f64::from(job_type.max_consecutive.unwrap_or(1));
+            within(&format!("{field}.max_consecutive"), in_a_row, 1.0, 1_000_000.0)?;
+        }
         within("retry.max_attempts", f64::from(self.retry.max_attempts), 1.0, 100.0)?;
         for (name, preset) in &self.engines {
             if preset.command.is_empty() && name != EMBEDDED {
@@ -494,6 +631,9 @@ pub const CONFIG_KEYS: &[&str] = &[
     "durability",
     "launcher",
     "cpu_slots",
+    "fairness",
+    "gpu_lock",
+    "prediction",
     "retry",
     "timing",
     "shutdown",

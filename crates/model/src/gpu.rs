@@ -30,6 +30,15 @@ pub struct GpuFacts {
     pub compute_capability: Option<ComputeCapability>,
 }
 
+/// The machine's memory in MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ram {
+    /// All of it.
+    pub total_mib: u64,
+    /// What could be had without swapping, as the kernel estimates it.
+    pub available_mib: u64,
+}
+
 /// One reading of one GPU. A value that could not be read is none, never zero.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {

@@ -25,8 +25,28 @@ pub struct Learned {
     pub run_ms: BTreeMap<String, Vec<u64>>,
     /// Media seconds worked off in a second, by `<script>/<model>/<gpu name>`; the latest samples.
     pub speed: BTreeMap<String, Vec<f64>>,
+    /// Memory in MiB measured on a GPU, by `<script>/<model>` or `llm/<model>`; the latest peaks.
+    pub vram_mib: BTreeMap<String, Vec<u64>>,
+    /// Requests an hour by job type, for each hour of the day, in local time.
+    pub arrivals: BTreeMap<String, Vec<f64>>,
+    /// What each job type was granted, for fair shares.
+    pub grants: Grants,
     /// Tasks completed, by GPU.
     pub tasks_completed: BTreeMap<GpuUuid, u64>,
+}
+
+/// What each job type was granted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Grants {
+    /// Starts by job type, since the spool was made.
+    pub total: BTreeMap<String, u64>,
+    /// The credit account of each job type: how far it has run, in units that its weight divides; smaller goes first.
+    pub pass: BTreeMap<String, u64>,
+    /// The type of the last start, chatbots left out.
+    pub last: Option<String>,
+    /// How many of it started in a row.
+    pub in_a_row: u32,
 }
 
 impl Default for Learned {
@@ -36,6 +56,9 @@ impl Default for Learned {
             boot_ms: BTreeMap::new(),
             run_ms: BTreeMap::new(),
             speed: BTreeMap::new(),
+            vram_mib: BTreeMap::new(),
+            arrivals: BTreeMap::new(),
+            grants: Grants::default(),
             tasks_completed: BTreeMap::new(),
         }
     }

@@ -15,6 +15,7 @@ pub mod link;
 pub mod picture;
 pub mod reason;
 pub mod request;
+pub mod saying;
 pub mod schema;
 pub mod task;
 pub mod time;
@@ -28,5 +29,6 @@ pub use kind::{
     TaskType,
 };
 pub use reason::Reason;
+pub use saying::Saying;
 pub use task::{Entry, Task, TaskError, TaskRecord, TaskResult};
 pub use time::{Millis, Timestamp};

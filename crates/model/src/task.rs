@@ -127,6 +127,9 @@ pub struct TaskRecord {
     /// When it ended.
     #[serde(default)]
     pub completed_at: Option<Timestamp>,
+    /// Where its script goes on, after an attempt that gave way or was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Value>,
     /// Earlier attempts, the oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<PastAttempt>,
@@ -276,6 +279,9 @@ pub struct Task {
     pub charged: u32,
     /// When it was made.
     pub created_at: Option<Timestamp>,
+    /// Where its script goes on.
+    #[serde(default)]
+    pub checkpoint: Option<Value>,
     /// Earlier attempts.
     pub history: Vec<PastAttempt>,
     /// What was odd about the file.
@@ -440,6 +446,7 @@ impl Task {
             attempt: Some(self.attempt),
             charged: Some(self.charged),
             created_at: self.created_at,
+            checkpoint: self.checkpoint.clone(),
             history: self.history.clone(),
             warnings: self.warnings.clone(),
             ..TaskRecord::default()

@@ -132,6 +132,7 @@ pub fn validate(record: TaskRecord, folder: &Folder<'_>, config: &Config) -> Res
         attempt: past.attempt,
         charged: past.charged,
         created_at: record.created_at,
+        checkpoint: past.checkpoint,
         history: past.history,
         work: match folder.class {
             TaskClass::Llm => Work::Llm(llm_of(record)?),
@@ -342,6 +343,7 @@ struct Past {
     attempt: u32,
     charged: u32,
     history: Vec<PastAttempt>,
+    checkpoint: Option<serde_json::Value>,
     keeps_back_off: bool,
 }
 
@@ -361,17 +363,20 @@ fn past_of(record: &TaskRecord, warnings: &mut Vec<String>) -> Past {
                 error: record.error.clone(),
                 was: Some(was),
             });
-            Past { attempt, charged: 0, history, keeps_back_off: false }
+            // What is complete starts over; what failed goes on from where it was.
+            let checkpoint = record.checkpoint.clone().filter(|_| was == Status::Failed);
+            Past { attempt, charged: 0, history, checkpoint, keeps_back_off: false }
         }
         Some(Status::Queued) if !history.is_empty() => {
             let charged = record.charged.unwrap_or(attempt);
-            Past { attempt, charged, history, keeps_back_off: true }
+            Past { attempt, charged, history, checkpoint: record.checkpoint.clone(), keeps_back_off: true }
         }
         _ => {
             for (field, there) in [
                 ("attempt", record.attempt.is_some_and(|n| n > 0)),
                 ("charged", record.charged.is_some_and(|n| n > 0)),
                 ("history", !record.history.is_empty()),
+                ("checkpoint", record.checkpoint.is_some()),
                 ("result", record.result.is_some()),
                 ("error", record.error.is_some()),
             ] {
@@ -379,7 +384,7 @@ fn past_of(record: &TaskRecord, warnings: &mut Vec<String>) -> Past {
                     warnings.push(format!("`{field}` is not a new task's to say, and is ignored"));
                 }
             }
-            Past { attempt: 0, charged: 0, history: Vec::new(), keeps_back_off: true }
+            Past { attempt: 0, charged: 0, history: Vec::new(), checkpoint: None, keeps_back_off: true }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Choices. The hands carry them out and choose nothing themselves.
 
 use model::link::{EngineOrder, HostOrder, StopWhy};
-use model::{AttemptKey, GpuUuid, Millis, Task, TaskError, TaskId, WorkerId};
+use model::{AttemptKey, GpuUuid, Millis, Saying, Task, TaskError, TaskId, WorkerId};
 
 use model::Entry;
 
@@ -101,6 +101,8 @@ pub enum Action {
         /// When the attempt began.
         since: Millis,
     },
+    /// Write what was decided into log and journal. Never answered; once issued it is not said again.
+    Say(Saying),
     /// Tell a worker to end what runs, unload and go.
     Leave {
         /// The worker.
@@ -121,7 +123,7 @@ impl Action {
             | Self::Requeue { worker, .. }
             | Self::Fail { worker, .. }
             | Self::Leave { worker } => Some(worker),
-            Self::Launch { .. } | Self::FailQueued { .. } | Self::ShowRunning { .. } => None,
+            Self::Launch { .. } | Self::FailQueued { .. } | Self::ShowRunning { .. } | Self::Say(_) => None,
         }
     }
 }

@@ -29,6 +29,7 @@ impl World {
             Event::Undone { action, .. } => self.undone(at, *action),
             Event::Inventory(inventory) => self.inventory(at, inventory),
             Event::Read(reading) => self.read(reading),
+            Event::Ram(ram) => self.ram = Some(ram),
             Event::Queued { entry, task, order, not_before } => {
                 self.queued(at, entry, task, order, not_before);
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::gpu::{Inventory, Reading};
+use model::gpu::{Inventory, Ram, Reading};
 use model::link::{Orders, Reports};
 use model::{AttemptKey, BatchId, GpuMode, GpuUuid, Millis, Priority, Task, TaskClass, TaskId, WorkerId};
 
@@ -20,6 +20,8 @@ pub enum Event {
     Inventory(Inventory),
     /// A GPU was read.
     Read(Reading),
+    /// The machine's memory was read.
+    Ram(Ram),
 
     // ------------------------------------------------------------------------------------------ queues
     /// A file in a queue folder holds a valid task. `order` is the place in the one order of arrival;

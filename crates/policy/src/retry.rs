@@ -62,7 +62,9 @@ fn of_outcome(world: &World, unit: &Unit, outcome: &Outcome) -> Verdict {
         return if class == FailureClass::Cancelled { Verdict::Finish } else { Verdict::Fail(cancelled()) };
     }
     match unit.stop {
-        Some(StopWhy::TakenBack) if outcome.stopped => return refunded(unit, None, Millis::ZERO),
+        Some(StopWhy::TakenBack | StopWhy::Yield) if outcome.stopped => {
+            return refunded(unit, None, Millis::ZERO);
+        }
         Some(StopWhy::Timeout) if outcome.stopped && class != FailureClass::Timeout => {
             return Verdict::Fail(timed_out());
         }

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use model::gpu::Ram;
 use model::learned::Learned;
 use model::link::AttemptReport;
 use model::picture::EndedPicture;
@@ -31,6 +32,8 @@ pub struct World {
     pub(crate) memory: Memory,
     pub(crate) now: Millis,
     pub(crate) inventory: Option<(InventorySource, Option<String>)>,
+    /// The last reading of the machine's memory.
+    pub(crate) ram: Option<Ram>,
     pub(crate) gpus: BTreeMap<GpuUuid, Gpu>,
     pub(crate) queue: Queue,
     pub(crate) claims: BTreeMap<Entry, Claim>,
@@ -93,6 +96,7 @@ impl World {
             config,
             now: Millis::ZERO,
             inventory: None,
+            ram: None,
             gpus: BTreeMap::new(),
             queue: Queue::default(),
             claims: BTreeMap::new(),

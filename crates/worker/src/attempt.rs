@@ -126,6 +126,7 @@ impl Attempt {
             since,
             progress: progress.fraction,
             media_s: progress.media_s,
+            yields: false,
             outcome,
         })
     }

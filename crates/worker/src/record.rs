@@ -47,6 +47,7 @@ pub(crate) fn conclude(order: &AttemptOrder, run: &Run, ending: Ending) -> (Task
         message: None,
         run_ms: u64::try_from(run.took.as_millis()).unwrap_or(u64::MAX),
         media_s: run.media_s,
+        checkpoint: None,
         stopped: matches!(ending, Ending::Stopped { by_orders: true, .. }),
     };
     match result_of(order, run, ending) {
@@ -104,6 +105,11 @@ fn stopped(why: StopWhy, took: Duration) -> TaskError {
             FailureClass::Cancelled,
             "taken_back",
             format!("it was stopped {after} to free the GPU; it runs again"),
+        ),
+        StopWhy::Yield => (
+            FailureClass::Cancelled,
+            "yielded",
+            format!("it gave way to a chatbot {after}; it goes on from there"),
         ),
         StopWhy::Superfluous => (
             FailureClass::Cancelled,

@@ -118,7 +118,16 @@ mod tests {
     fn attempt(state: AttemptState, progress: Option<f64>) -> AttemptReport {
         let task_id = TaskId::new("t").unwrap();
         let since = Some(Millis(1));
-        AttemptReport { task_id, attempt: 1, state, since, progress, media_s: None, outcome: None }
+        AttemptReport {
+            task_id,
+            attempt: 1,
+            state,
+            since,
+            progress,
+            media_s: None,
+            yields: false,
+            outcome: None,
+        }
     }
 
     fn with(report: AttemptReport) -> Reports {

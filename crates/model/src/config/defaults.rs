@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::{
-    Auto, BatchSettings, CONFIG_SCHEMA_VERSION, Config, EnginePreset, EvictionPolicy, HostKind, Launcher,
-    Limits, ResourceManager, Retry, ScriptEntry, ScriptGpu, Shutdown, Timing,
+    Auto, BatchSettings, CONFIG_SCHEMA_VERSION, Config, EnginePreset, EvictionPolicy, EvictionRule, Fairness,
+    GpuLock, HostKind, JobType, Launcher, Limits, Prediction, RamWaitOver, ResourceManager, Retry,
+    ScriptEntry, ScriptGpu, Shutdown, Timing, VramAccounting,
 };
 use crate::kind::Durability;
 
@@ -27,6 +28,9 @@ impl Default for Config {
             durability: Durability::Power,
             launcher: Launcher::Local,
             cpu_slots: Auto::Auto,
+            fairness: Fairness::default(),
+            gpu_lock: GpuLock::Slots,
+            prediction: Prediction::default(),
             retry: Retry::default(),
             timing: Timing::default(),
             shutdown: Shutdown::default(),
@@ -45,6 +49,13 @@ impl Default for ResourceManager {
             gpu_count: Auto::Auto,
             gpu_roles: Auto::Auto,
             boot_times: times.into_iter().map(|(name, s)| (name.to_owned(), s)).collect(),
+            vram_per_job_mb: 3_000,
+            vram_headroom_mb: 2_000,
+            vram_accounting: VramAccounting::Measured,
+            min_system_ram_mb: 4_000,
+            ram_wait_s: 300.0,
+            ram_wait_over: RamWaitOver::Guarded,
+            colocate_scripts: false,
             eviction_policy: EvictionPolicy::default(),
             batch_settings: BatchSettings::default(),
         }
@@ -54,6 +65,11 @@ impl Default for ResourceManager {
 impl Default for EvictionPolicy {
     fn default() -> Self {
         Self {
+            rule: EvictionRule::CostBenefit,
+            chat_weight: 10.0,
+            reserve_for_chat: 0,
+            min_residency_s: 20.0,
+            keep_last_s: 900.0,
             min_script_queue_for_evict: 5,
             huge_script_queue: 20,
             avg_script_time_s: 45.0,
@@ -65,7 +81,14 @@ impl Default for EvictionPolicy {
 
 impl Default for BatchSettings {
     fn default() -> Self {
-        Self { auto_exclusive_threshold: 50, reload_llms_after_batch: true, drain_s: 600.0 }
+        Self {
+            auto_exclusive_threshold: 50,
+            reload_llms_after_batch: true,
+            drain_s: 600.0,
+            exclusive_admits_chat: true,
+            chat_linger_s: 60.0,
+            cold_loads_per_disk: 1,
+        }
     }
 }
 
@@ -98,6 +121,31 @@ impl Default for ScriptEntry {
             api_key_file: None,
             speed: None,
         }
+    }
+}
+
+impl Default for Fairness {
+    fn default() -> Self {
+        let of = |weight, most| JobType { weight, max_consecutive: Some(most), yields: true };
+        let types = [("transcription", of(70, 2)), ("summarization", of(30, 1))];
+        Self {
+            job_types: types.into_iter().map(|(name, job_type)| (name.to_owned(), job_type)).collect(),
+            default_weight: 30,
+            ageing_s: 900.0,
+            strict_consecutive: false,
+        }
+    }
+}
+
+impl Default for JobType {
+    fn default() -> Self {
+        Self { weight: 30, max_consecutive: None, yields: true }
+    }
+}
+
+impl Default for Prediction {
+    fn default() -> Self {
+        Self { prewarm: true, scale: true }
     }
 }
 

@@ -73,6 +73,8 @@ pub enum StopWhy {
     TakenBack,
     /// Its task has already ended elsewhere.
     Superfluous,
+    /// A chatbot waits: it ends at its next boundary, is requeued, not charged, and goes on from there.
+    Yield,
 }
 
 /// One attempt in the orders.

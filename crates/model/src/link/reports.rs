@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Head, LINK_SCHEMA, Line, ProcessIdentity, Seen, is_false, present, set};
 use crate::id::{AttemptKey, GpuUuid, TaskId, WorkerId};
@@ -203,6 +204,9 @@ pub struct Outcome {
     /// Media worked off, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_s: Option<f64>,
+    /// The last state its script said it could go on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Value>,
     /// Whether the worker stopped it because orders said so.
     #[serde(default, skip_serializing_if = "is_false")]
     pub stopped: bool,
@@ -226,6 +230,9 @@ pub struct AttemptReport {
     /// Media seconds worked off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_s: Option<f64>,
+    /// Whether it has boundaries at which it can give way and go on later.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub yields: bool,
     /// How it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,

@@ -38,6 +38,7 @@ impl World {
                     unit.shown = true;
                 }
             }
+            Action::Say(_) => {}
             Action::Leave { worker } => {
                 if let Some(worker) = self.workers.get_mut(&worker) {
                     worker.leave = true;

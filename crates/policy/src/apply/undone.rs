@@ -52,7 +52,7 @@ impl World {
                 }
             }
             // It is a courtesy to people who look into `processing/`; it is not repeated.
-            Action::ShowRunning { .. } => {}
+            Action::ShowRunning { .. } | Action::Say(_) => {}
         }
     }
 

@@ -29,6 +29,7 @@ fn outranks(why: StopWhy, before: Option<StopWhy>) -> bool {
     match before {
         None => true,
         Some(StopWhy::TakenBack) => why == StopWhy::Cancel,
+        Some(StopWhy::Yield) => why != StopWhy::Yield,
         Some(StopWhy::Cancel | StopWhy::Timeout | StopWhy::Superfluous) => false,
     }
 }

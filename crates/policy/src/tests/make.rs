@@ -40,6 +40,7 @@ fn task(name: &str, work: Work) -> Drop {
         attempt: 0,
         charged: 0,
         created_at: None,
+        checkpoint: None,
         history: Vec::new(),
         warnings: Vec::new(),
     };

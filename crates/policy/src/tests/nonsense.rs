@@ -40,6 +40,7 @@ fn attempt() -> impl Strategy<Value = AttemptReport> {
         message: None,
         run_ms,
         media_s: Some(f64::NAN),
+        checkpoint: None,
         stopped: fails,
     }));
     let state =
@@ -52,6 +53,7 @@ fn attempt() -> impl Strategy<Value = AttemptReport> {
             since: Some(Millis(since)),
             progress: Some(progress),
             media_s: None,
+            yields: false,
             outcome,
         }
     })

@@ -33,6 +33,7 @@ fn running(task: u8, progress: f64) -> ReportsLine {
         since: None,
         progress: Some(progress),
         media_s: None,
+        yields: false,
         outcome: None,
     };
     ReportsLine { attempts: vec![report], ..ReportsLine::default() }

@@ -68,6 +68,7 @@ fn fold_in(reports: &mut Reports, orders: &Orders, key: &AttemptKey, record: &Ta
         since: None,
         progress: None,
         media_s: None,
+        yields: false,
         outcome: None,
     });
     known.state = AttemptState::Ended;

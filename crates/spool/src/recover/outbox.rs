@@ -67,6 +67,7 @@ pub(crate) fn outcome_of(record: &TaskRecord, stopped: bool) -> Outcome {
         message: error.map(|error| error.message.clone()),
         run_ms: run_ms(record),
         media_s: record.media_s,
+        checkpoint: record.checkpoint.clone(),
         stopped: stopped && failed,
     }
 }

@@ -68,6 +68,7 @@ fn reported(name: &str, attempt: u32, state: AttemptState) -> Reports {
         since: None,
         progress: None,
         media_s: None,
+        yields: false,
         outcome: None,
     };
     Reports { attempts: BTreeMap::from([(key(name, attempt), report)]), ..Reports::default() }

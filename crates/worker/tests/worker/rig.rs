@@ -296,6 +296,7 @@ fn task(id: &str, work: Work, task_type: TaskType) -> Task {
         attempt: 1,
         charged: 1,
         created_at: None,
+        checkpoint: None,
         history: Vec::new(),
         warnings: Vec::new(),
     }

@@ -103,6 +103,7 @@ impl Rig {
                 since: Some(now),
                 progress: None,
                 media_s: None,
+                yields: false,
                 outcome: None,
             };
             worker.reports.attempts.insert(key.clone(), report);

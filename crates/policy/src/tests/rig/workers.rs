@@ -160,6 +160,7 @@ impl Rig {
             since: Some(now),
             progress: Some(0.0),
             media_s: None,
+            yields: false,
             outcome: None,
         };
         found.reports.attempts.insert(key.clone(), report);
@@ -195,6 +196,7 @@ impl Rig {
             since: None,
             progress: None,
             media_s: None,
+            yields: false,
             outcome: None,
         });
         if report.state == AttemptState::Running {
@@ -206,6 +208,7 @@ impl Rig {
                 message: None,
                 run_ms: u64::try_from((now - since).0).expect("time goes on"),
                 media_s,
+                checkpoint: None,
                 stopped: stopped.is_some(),
             });
         }

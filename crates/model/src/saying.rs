@@ -1,0 +1,40 @@
+//! What the mind says about its decisions: data, and one sentence with its numbers for the log and the journal.
+//!
+//! Not here: why a thing waits (`reason`), and when something is said (`policy`).
+
+use serde::Serialize;
+
+use crate::id::TaskId;
+
+/// Something the mind says, once.
+#[derive(Clone, Debug, PartialEq, Serialize, thiserror::Error)]
+#[serde(rename_all = "snake_case", tag = "code")]
+#[expect(missing_docs, reason = "the sentences say it")]
+pub enum Saying {
+    #[error("GPU {gpu} ({name}): {total_mib} MB VRAM, {slots} slots available")]
+    Slots { gpu: String, name: String, total_mib: u64, slots: u32 },
+    #[error("Resource manager initialized: {slots} total slots across {gpus} GPUs")]
+    AllSlots { slots: u32, gpus: usize },
+    #[error("Job {task} assigned to GPU {gpu} (slot {used}/{slots} now used)")]
+    Assigned { task: TaskId, gpu: String, used: u32, slots: u32 },
+    #[error("Job {task} completed, GPU {gpu} slot released ({used}/{slots} now used)")]
+    Released { task: TaskId, gpu: String, used: u32, slots: u32 },
+    #[error("All GPU slots busy, job {task} queued")]
+    AllBusy { task: TaskId },
+    #[error("System RAM low ({free_gb:.1} GB free), waiting before starting job...")]
+    RamLow { free_gb: f64 },
+}
+
+impl Saying {
+    /// Whether somebody should look at it.
+    #[must_use]
+    pub const fn is_warning(&self) -> bool {
+        matches!(self, Self::RamLow { .. })
+    }
+
+    /// The line of a log.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("{}: {self}", if self.is_warning() { "WARN" } else { "INFO" })
+    }
+}
