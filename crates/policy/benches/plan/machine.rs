@@ -37,7 +37,6 @@ pub(crate) struct Machine {
     workload: Workload,
     reports: BTreeMap<WorkerId, Reports>,
     running: VecDeque<(WorkerId, AttemptKey)>,
-    gpus: usize,
     dropped: u64,
 }
 
@@ -52,7 +51,6 @@ impl Machine {
             workload,
             reports: BTreeMap::new(),
             running: VecDeque::new(),
-            gpus,
             dropped: 0,
         };
         let facts = (0..gpus).map(|index| GpuFacts {
@@ -263,11 +261,6 @@ impl Machine {
     /// How many run.
     pub(crate) fn running(&self) -> usize {
         self.running.len()
-    }
-
-    /// How many GPUs there are.
-    pub(crate) const fn gpus(&self) -> usize {
-        self.gpus
     }
 
     /// The machine's time.

@@ -38,10 +38,12 @@ pub(crate) enum Workload {
     Unsatisfiable,
     /// Nine of ten are for a GPU of their own choice.
     Pinned,
+    /// Every task runs a program of its own.
+    OwnScripts,
 }
 
 impl Workload {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::OneKind,
         Self::TwentyKinds,
         Self::Priorities,
@@ -53,6 +55,7 @@ impl Workload {
         Self::Parked,
         Self::Unsatisfiable,
         Self::Pinned,
+        Self::OwnScripts,
     ];
 
     /// How it is called in the table.
@@ -69,6 +72,20 @@ impl Workload {
             Self::Parked => "9 of 10 parked",
             Self::Unsatisfiable => "9 of 10 fit nowhere",
             Self::Pinned => "9 of 10 pinned",
+            Self::OwnScripts => "each a script of its own",
+        }
+    }
+
+    /// In how many ways its tasks differ in where they can run.
+    pub(crate) const fn kinds(self) -> usize {
+        match self {
+            Self::OneKind | Self::Priorities | Self::JobTypes | Self::Batch | Self::Parked => 1,
+            Self::Mixed | Self::Prompts => 2,
+            Self::Pinned => 9,
+            Self::TwentyKinds => 20,
+            Self::Unsatisfiable => 51,
+            Self::Batches => 1_000,
+            Self::OwnScripts => 0,
         }
     }
 
@@ -93,6 +110,7 @@ impl Workload {
             Self::Mixed if n.is_multiple_of(2) => prompt(&name, None),
             Self::Prompts => prompt(&name, Some(MODELS[usize::try_from(n % 2).unwrap_or_default()])),
             Self::TwentyKinds => script(&name, n % KINDS),
+            Self::OwnScripts => own_script(&name),
             _ => script(&name, 0),
         };
         let rare = !n.is_multiple_of(10);
@@ -153,6 +171,14 @@ fn prompt(name: &str, model: Option<&str>) -> Task {
         model: model.map(str::to_owned),
     };
     task(name, Work::Llm(work), TaskType::default_of(model::TaskClass::Llm))
+}
+
+fn own_script(name: &str) -> Task {
+    let mut task = script(name, 0);
+    if let Work::Script(work) = &mut task.work {
+        work.script = Script::File(format!("/srv/scripts/{name}.py").into());
+    }
+    task
 }
 
 fn script(name: &str, kind: u64) -> Task {
