@@ -24,6 +24,7 @@ impl World {
         self.now = self.now.max(at);
         let at = self.now;
         self.pass_time(at);
+        self.demand.watch(at);
         match event {
             Event::Issued(action) => self.issued(at, *action),
             Event::Undone { action, .. } => self.undone(at, *action),

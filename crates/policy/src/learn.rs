@@ -132,6 +132,16 @@ impl Memory {
         Estimate::of(self.learned.run_ms.get(name)?)
     }
 
+    /// What LLM tasks take on average.
+    pub(crate) fn request_time(&self, model: Option<&str>) -> Millis {
+        let samples = self.learned.run_ms.get(&format!("llm/{}", model.unwrap_or_default()));
+        let samples = samples.filter(|samples| samples.len() >= SAMPLES_NEEDED);
+        samples.map_or(Millis::from_secs_f64(LLM_RUN_PRIOR_S), |samples| {
+            let sum: u64 = samples.iter().fold(0, |sum, ms| sum.saturating_add(*ms));
+            Millis(i64::try_from(sum / samples.len() as u64).unwrap_or(i64::MAX).max(1))
+        })
+    }
+
     /// How long this task will run: by its media and the speed learned, by what its kind took, by its author's word.
     pub(crate) fn run(&self, config: &Config, task: &Task, llm: Option<&str>, gpu: Option<&str>) -> Estimate {
         let name = run_name(config, task, llm);

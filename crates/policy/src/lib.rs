@@ -3,6 +3,7 @@
 //! ```text
 //! World.apply(at, event)      facts      the only way the world changes; total: the impossible is a counted anomaly
 //! plan(&World, now)           choices    cannot change the world, because it only borrows it
+//! plan_by(&World, now, judge) choices    the same, with a rule of eviction that somebody brings along
 //! picture(&World, now, …)     view       what everybody looks at
 //! why(&World, now, id)        reason     the one sentence about anything that waits
 //! breaches(&World)            law        what must never be; checked after each step of the property tests
@@ -15,6 +16,7 @@ pub mod event;
 
 mod apply;
 mod batch;
+mod demand;
 mod evict;
 mod exclusive;
 mod gpu;
@@ -37,11 +39,11 @@ mod world;
 
 pub use action::{Action, Plan};
 pub use event::{BatchFacts, Event};
-pub use evict::{Eviction, EvictionFacts, should_evict};
+pub use evict::{Candidate, Eviction, EvictionFacts, Judge, Keeping, Ruling, ScriptsWaiting, Thresholds};
 pub use law::{Breach, breaches};
 pub use learn::Estimate;
 pub use picture::{PictureFrame, picture};
-pub use plan::plan;
+pub use plan::{plan, plan_by};
 pub use state::{Cue, Illegal, next};
 pub use why::why;
 pub use world::{AttemptView, Rest, World};

@@ -26,8 +26,10 @@ mod stop;
 mod stream;
 
 use model::Millis;
+use model::config::EvictionRule;
 
 use crate::action::Plan;
+use crate::evict::{Judge, Thresholds};
 use crate::world::World;
 use draft::Draft;
 pub(crate) use engine::boots_until;
@@ -35,6 +37,19 @@ pub(crate) use engine::boots_until;
 /// What should be done now. Each action is `Issued` before it is carried out, and is not chosen again after that.
 #[must_use]
 pub fn plan(world: &World, now: Millis) -> Plan {
+    plan_by(world, now, judge_of(world.config.resource_manager.eviction_policy.rule))
+}
+
+/// The rule that the configuration names.
+pub(crate) fn judge_of(rule: EvictionRule) -> &'static dyn Judge {
+    match rule {
+        EvictionRule::CostBenefit | EvictionRule::Thresholds => &Thresholds,
+    }
+}
+
+/// What should be done now, where this judge says which LLMs make room for scripts.
+#[must_use]
+pub fn plan_by(world: &World, now: Millis, judge: &dyn Judge) -> Plan {
     let now = now.max(world.now);
     let mut draft = Draft::new(world, now);
     settle::settle(&mut draft);
@@ -45,9 +60,9 @@ pub fn plan(world: &World, now: Millis) -> Plan {
     if world.down.is_none() {
         engine::tidy(&mut draft);
         exclusive::make_room(&mut draft);
-        evict::drain(&mut draft);
+        evict::drain(&mut draft, judge);
         let left = fill::fill(&mut draft);
-        evict::evict(&mut draft, &left);
+        evict::evict(&mut draft, &left, judge);
         reload::reload(&mut draft);
     }
     heads::heads(&mut draft);

@@ -151,12 +151,35 @@ fn expected_ms(task: &Task) -> u64 {
 pub(crate) struct Line {
     by_rank: BTreeMap<Rank, Entry>,
     by_length: BTreeMap<Length, Entry>,
+    tally: Tally,
+}
+
+/// What the tasks of a line add up to, kept as they come and go.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    /// The instants since when they wait, added up, in milliseconds.
+    since_sum: i128,
+    /// The lengths they are known by, added up, in milliseconds; see `expected_ms`.
+    pub length_sum: u64,
+    /// Since when tasks of this line wait without one of them leaving it.
+    pub still_since: Millis,
 }
 
 impl Line {
     /// How many.
     pub(crate) fn len(&self) -> usize {
         self.by_rank.len()
+    }
+
+    /// What they add up to.
+    pub(crate) const fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// How long they have waited, added up.
+    pub(crate) fn waited(&self, now: Millis) -> Millis {
+        let sum = i128::from(now.0) * self.len() as i128 - self.tally.since_sum;
+        Millis(i64::try_from(sum.max(0)).unwrap_or(i64::MAX))
     }
 
     /// The rank of the first.
@@ -186,6 +209,7 @@ pub(crate) struct Queue {
     cancelled: BTreeSet<Entry>,
     known: BTreeMap<(TaskClass, Priority), u64>,
     unparsed: BTreeMap<(TaskClass, Priority), u64>,
+    now: Millis,
 }
 
 impl Queue {
@@ -239,7 +263,13 @@ impl Queue {
     }
 
     fn line_up(&mut self, entry: &Entry, item: &Queued) {
+        let now = self.now;
         let line = self.lines.entry(item.shape.clone()).or_default();
+        if line.by_rank.is_empty() {
+            line.tally.still_since = now;
+        }
+        line.tally.since_sum += i128::from(item.since.0);
+        line.tally.length_sum = line.tally.length_sum.saturating_add(expected_ms(&item.task));
         line.by_rank.insert(item.rank(), entry.clone());
         if item.shape.batch.is_some() {
             line.by_length.insert(item.length(), entry.clone());
@@ -248,7 +278,11 @@ impl Queue {
 
     fn step_out(&mut self, item: &Queued) {
         if let Some(line) = self.lines.get_mut(&item.shape) {
-            line.by_rank.remove(&item.rank());
+            if line.by_rank.remove(&item.rank()).is_some() {
+                line.tally.since_sum -= i128::from(item.since.0);
+                line.tally.length_sum = line.tally.length_sum.saturating_sub(expected_ms(&item.task));
+                line.tally.still_since = self.now;
+            }
             line.by_length.remove(&item.length());
             if line.by_rank.is_empty() {
                 self.lines.remove(&item.shape);
@@ -258,6 +292,7 @@ impl Queue {
 
     /// Lets those whose time has come stand in line.
     pub(crate) fn pass_time(&mut self, now: Millis) {
+        self.now = now;
         while self.parked.first().is_some_and(|(time, _)| *time <= now) {
             let Some((_, entry)) = self.parked.pop_first() else { return };
             if let Some(mut item) = self.items.remove(&entry) {
@@ -321,6 +356,11 @@ impl Queue {
     /// Startable tasks by shape.
     pub(crate) fn lines(&self) -> impl Iterator<Item = (&Shape, &Line)> {
         self.lines.iter()
+    }
+
+    /// The startable tasks of this shape.
+    pub(crate) fn line(&self, shape: &Shape) -> Option<&Line> {
+        self.lines.get(shape)
     }
 
     /// Those that somebody wants to end.

@@ -14,6 +14,7 @@ use model::{
 };
 
 use crate::batch::Batch;
+use crate::demand::Demand;
 use crate::gpu::Gpu;
 use crate::launch::Launching;
 use crate::learn::Memory;
@@ -30,6 +31,8 @@ const ENDED_REMEMBERED: usize = 1_024;
 pub struct World {
     pub(crate) config: Config,
     pub(crate) memory: Memory,
+    /// How often LLM requests come.
+    pub(crate) demand: Demand,
     pub(crate) now: Millis,
     pub(crate) inventory: Option<(InventorySource, Option<String>)>,
     /// The last reading of the machine's memory.
@@ -93,6 +96,7 @@ impl World {
     pub fn new(config: Config, learned: Learned) -> Self {
         Self {
             memory: Memory::new(learned),
+            demand: Demand::default(),
             config,
             now: Millis::ZERO,
             inventory: None,

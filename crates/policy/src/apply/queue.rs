@@ -1,6 +1,6 @@
 //! Facts about queue folders and batches.
 
-use model::{Entry, Millis, Task};
+use model::{Entry, Millis, Task, TaskClass};
 
 use crate::batch::Batch;
 use crate::event::BatchFacts;
@@ -17,6 +17,11 @@ impl World {
         not_before: Option<Millis>,
     ) {
         let shape = Shape::of(&task, &self.config);
+        // Another attempt, or another look at the same file, is no new request.
+        let is_new = task.attempt == 0 && task.history.is_empty() && self.queue.get(&entry).is_none();
+        if is_new && shape.class() == TaskClass::Llm {
+            self.demand.came(at);
+        }
         let backed_off = self.back_off.remove(&task.task_id);
         let not_before = not_before.max(backed_off).filter(|time| *time > at);
         let cancelled = self.cancel_on_return.remove(&task.task_id)

@@ -1,50 +1,77 @@
 //! When an LLM makes room for scripts: the thresholds as a table, and the stories behind them.
 
 use model::config::EvictionPolicy;
-use model::{GpuState, Millis, TaskClass};
+use model::{GpuState, GpuUuid, Millis, TaskClass};
 
 use super::make::{QWEN_7B, QWEN_14B, config, prompt, script, whisper};
 use super::rig::Rig;
-use crate::evict::{Eviction, EvictionFacts, should_evict};
+use crate::evict::{Candidate, EvictionFacts, Judge, Ruling, ScriptsWaiting, Thresholds};
 
-fn says(scripts: u64, llms: u64, idle: u64, script_s: i64, reload_s: i64) -> Option<Eviction> {
-    let facts = EvictionFacts {
-        scripts_waiting: scripts,
-        llms_waiting: llms,
-        idle_llms: idle,
-        script_time: Millis::from_secs(script_s),
+/// One LLM that runs nothing if `idle`, and what the thresholds look at.
+fn facts(scripts: u64, llms: u64, idle: u64, script_s: i64, reload_s: i64) -> EvictionFacts {
+    let now = Millis::from_secs(100_000);
+    let candidate = Candidate {
+        uuid: GpuUuid::new("SIM-0").unwrap(),
+        gpu: "0".into(),
+        model: QWEN_7B.into(),
+        running: u64::from(idle == 0),
+        free_at: now,
+        idle_since: now,
         reload_time: Millis::from_secs(reload_s),
+        credit: 0,
+        misplaced: false,
     };
-    should_evict(&EvictionPolicy::default(), &facts)
+    EvictionFacts {
+        now,
+        policy: EvictionPolicy::default(),
+        scripts: ScriptsWaiting {
+            count: scripts,
+            mean_time: Millis::from_secs(script_s),
+            ..ScriptsWaiting::default()
+        },
+        script_gpus: 0,
+        llms_waiting: llms,
+        ready_llms: 1,
+        booting_llms: 0,
+        idle_llms: idle,
+        llm_slots: 1,
+        requests_per_s: 0.0,
+        request_time: Millis::from_secs(10),
+        since_request: None,
+        unload_time: Millis::from_secs(5),
+        host_load: Millis::from_secs(5),
+        candidates: vec![candidate],
+    }
 }
 
 #[test]
 fn the_three_thresholds() {
-    use Eviction::{Backlog, HugeBacklog, WaitOutweighsReload};
+    let (backlog, huge) = (Some("min_script_queue_for_evict"), Some("huge_script_queue"));
+    let outweighs = Some("the scripts would wait longer than the reload takes");
     // (scripts, LLM tasks waiting, idle LLM GPUs, seconds a script, seconds a reload)
     let table = [
         ((0, 0, 3, 45, 120), None),
         ((5, 9, 3, 45, 120), None),
-        ((6, 9, 3, 45, 120), Some(Backlog)),
+        ((6, 9, 3, 45, 120), backlog),
         ((6, 0, 0, 45, 120), None),
         ((20, 0, 0, 45, 120), None),
-        ((21, 0, 0, 45, 120), Some(HugeBacklog)),
+        ((21, 0, 0, 45, 120), huge),
         ((21, 1, 0, 45, 120), None),
-        ((21, 1, 1, 45, 120), Some(Backlog)),
+        ((21, 1, 1, 45, 120), backlog),
         // 2 × 45 s on one GPU is less than 120 s, 3 × 45 s is more; shared by two GPUs it is less again.
         ((2, 0, 1, 45, 120), None),
-        ((3, 0, 1, 45, 120), Some(WaitOutweighsReload)),
+        ((3, 0, 1, 45, 120), outweighs),
         ((3, 0, 2, 45, 120), None),
-        ((1, 0, 1, 121, 120), Some(WaitOutweighsReload)),
+        ((1, 0, 1, 121, 120), outweighs),
         // Nothing is divided by no GPU at all.
         ((3, 0, 0, 1_000_000, 1), None),
     ];
     for ((scripts, llms, idle, script_s, reload_s), expected) in table {
-        assert_eq!(
-            says(scripts, llms, idle, script_s, reload_s),
-            expected,
-            "{scripts} {llms} {idle} {script_s} {reload_s}"
-        );
+        let rule = match Thresholds.rule(&facts(scripts, llms, idle, script_s, reload_s)) {
+            Ruling::Evict(eviction) => Some(eviction.rule),
+            Ruling::Keep(_) => None,
+        };
+        assert_eq!(rule, expected, "{scripts} {llms} {idle} {script_s} {reload_s}");
     }
 }
 

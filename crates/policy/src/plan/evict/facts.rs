@@ -1,0 +1,219 @@
+//! The facts that a rule of eviction is given.
+
+use model::{Millis, Task, TaskClass};
+
+use super::{Candidate, is_for_gpu};
+use crate::evict::{EvictionFacts, ScriptsWaiting};
+use crate::plan::draft::{Desk, Draft};
+use crate::plan::fill::Left;
+use crate::queue::{Line, Shape};
+
+/// What an unload takes where it was not measured.
+const UNLOAD_PRIOR: Millis = Millis::from_secs(5);
+/// What an LLM holds where its configuration does not say, in MiB.
+const MIB_PRIOR: u64 = 8_192;
+
+/// Scripts that wait and for which nothing is on its way.
+pub(in crate::plan) struct Backlog<'w> {
+    lines: Vec<Waiting<'w>>,
+    /// How many of all these are left once those are left out that somebody else takes.
+    count: u64,
+}
+
+struct Waiting<'w> {
+    shape: &'w Shape,
+    task: &'w Task,
+    /// None for tasks whose time to start came since the last event.
+    line: Option<&'w Line>,
+    count: u64,
+    still_since: Millis,
+}
+
+impl Waiting<'_> {
+    /// How long all of its line have waited, added up.
+    fn waited(&self, now: Millis) -> Millis {
+        let alone =
+            Millis((now - self.still_since).0.saturating_mul(i64::try_from(self.count).unwrap_or(i64::MAX)));
+        self.line.map_or(alone, |line| line.waited(now))
+    }
+}
+
+/// The facts, and the desk of each candidate.
+pub(in crate::plan) struct Facts {
+    pub facts: EvictionFacts,
+    pub desks: Vec<usize>,
+}
+
+impl<'w> Backlog<'w> {
+    /// All that wait.
+    pub(super) fn of_queue(draft: &Draft<'w>) -> Self {
+        let queue = &draft.world.queue;
+        let lines = queue.lines().filter(|(shape, _)| is_for_gpu(shape));
+        let lines = lines.filter_map(|(shape, line)| {
+            let (_, entry) = line.in_order().next()?;
+            let task = &*queue.get(entry)?.task;
+            Some(Waiting {
+                shape,
+                task,
+                line: Some(line),
+                count: line.len() as u64,
+                still_since: line.tally().still_since,
+            })
+        });
+        Self::new(draft, lines.collect())
+    }
+
+    /// Those that found nothing when everything free was filled.
+    pub(super) fn of_left(draft: &Draft<'w>, left: &[Left<'w>]) -> Self {
+        let left = left.iter().filter(|left| is_for_gpu(left.shape));
+        let lines = left.map(|left| {
+            let line = draft.world.queue.line(left.shape);
+            let still_since = line.map_or(left.since, |line| line.tally().still_since);
+            Waiting { shape: left.shape, task: left.task, line, count: left.count, still_since }
+        });
+        Self::new(draft, lines.collect())
+    }
+
+    fn new(draft: &Draft<'w>, mut lines: Vec<Waiting<'w>>) -> Self {
+        lines.sort_by_key(|waiting| waiting.still_since);
+        let mut count = lines.iter().map(|waiting| waiting.count).sum();
+        if count > 0 {
+            count += draft.world.queue.unparsed(TaskClass::Script);
+        }
+        Self { lines, count }
+    }
+
+    /// So many of them are provided for.
+    pub(super) fn leave_out(&mut self, count: u64) {
+        self.count = self.count.saturating_sub(count);
+    }
+
+    fn fits(&self, desk: &Desk<'_>) -> bool {
+        self.lines.iter().any(|waiting| desk.gpu.has_room_for(waiting.shape))
+    }
+
+    fn scripts(&self, draft: &Draft<'_>) -> ScriptsWaiting {
+        let all: u64 = self.lines.iter().map(|waiting| waiting.count).sum();
+        let share = |sum: i64| match all {
+            0 => Millis::ZERO,
+            all => Millis(
+                i64::try_from(i128::from(sum) * i128::from(self.count) / i128::from(all)).unwrap_or(i64::MAX),
+            ),
+        };
+        let (mut work, mut waited) = (0_i64, 0_i64);
+        for waiting in &self.lines {
+            let one = mean_time(draft, waiting);
+            work =
+                work.saturating_add(one.0.saturating_mul(i64::try_from(waiting.count).unwrap_or(i64::MAX)));
+            waited = waited.saturating_add(waiting.waited(draft.now).0);
+        }
+        let mean_time = Millis(work / i64::try_from(all).unwrap_or(i64::MAX).max(1));
+        let longest = self.lines.first().map_or(Millis::ZERO, |first| draft.now - first.still_since);
+        ScriptsWaiting {
+            count: self.count,
+            mean_time,
+            total_time: share(work),
+            waited: share(waited),
+            longest_wait: longest,
+        }
+    }
+}
+
+/// What a task of a line takes on average: as the first one, stretched to the mean of the lengths they state.
+fn mean_time(draft: &Draft<'_>, waiting: &Waiting<'_>) -> Millis {
+    let world = draft.world;
+    let line = waiting.line.filter(|line| waiting.task.media_s.is_some() && line.len() > 0);
+    let Some(line) = line else { return world.memory.run(&world.config, waiting.task, None, None).p50 };
+    let mean_ms = line.tally().length_sum / line.len() as u64;
+    let mut task = waiting.task.clone();
+    task.media_s = Some(Millis(i64::try_from(mean_ms).unwrap_or(i64::MAX)).as_secs_f64());
+    world.memory.run(&world.config, &task, None, None).p50
+}
+
+/// The facts as this draft has them; none where no script waits or no LLM may go.
+pub(super) fn facts(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Option<Facts> {
+    let world = draft.world;
+    let first = backlog.lines.first().filter(|_| backlog.count > 0)?;
+    let (candidates, desks): (Vec<Candidate>, Vec<usize>) = candidates(draft, backlog).into_iter().unzip();
+    if candidates.is_empty() {
+        return None;
+    }
+    let llms = world.queue.lines().filter(|(shape, _)| shape.class() == TaskClass::Llm);
+    let llms: u64 = llms.map(|(_, line)| line.len() as u64).sum();
+    let started = draft.spoken_for.iter().filter(|entry| entry.class == TaskClass::Llm).count() as u64;
+    let count =
+        |wanted: &dyn Fn(&Desk<'_>) -> bool| draft.desks.iter().filter(|desk| wanted(desk)).count() as u64;
+    let loaded = |desk: &Desk<'_>| desk.llm.as_ref().filter(|llm| llm.ready && !desk.taken).is_some();
+    let slots = draft.desks.iter().filter(|desk| loaded(desk)).filter_map(|desk| desk.llm.as_ref());
+    let model = candidates.first().map(|candidate| candidate.model.as_str());
+    let facts = EvictionFacts {
+        now: draft.now,
+        policy: world.config.resource_manager.eviction_policy.clone(),
+        scripts: backlog.scripts(draft),
+        script_gpus: count(&|desk| {
+            let free = desk.llm.is_none() || desk.taken;
+            free && world.takes_scripts(desk.gpu) && desk.gpu.has_room_for(first.shape)
+        }),
+        llms_waiting: llms.saturating_sub(started) + world.queue.unparsed(TaskClass::Llm),
+        ready_llms: count(&loaded),
+        booting_llms: count(&|desk| desk.llm.as_ref().is_some_and(|llm| !llm.ready)),
+        idle_llms: count(&|desk| desk.is_idle_llm() && world.takes_scripts(desk.gpu)),
+        llm_slots: slots.map(|llm| u64::from(llm.parallel)).min().unwrap_or(1),
+        requests_per_s: world.demand.per_second(draft.now, None),
+        request_time: world.memory.request_time(model),
+        since_request: world.demand.last().map(|last| draft.now - last),
+        unload_time: UNLOAD_PRIOR,
+        host_load: first
+            .shape
+            .host()
+            .map_or(Millis::ZERO, |host| world.memory.host_boot(&world.config, host).p50),
+        candidates,
+    };
+    Some(Facts { facts, desks })
+}
+
+/// LLMs that may go, those first that should where nothing else tells them apart.
+fn candidates(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Vec<(Candidate, usize)> {
+    let world = draft.world;
+    let able = (0..draft.desks.len()).filter(|at| {
+        let desk = &draft.desks[*at];
+        let loaded = desk.llm.as_ref().is_some_and(|llm| llm.ready);
+        loaded && !desk.taken && world.takes_scripts(desk.gpu) && backlog.fits(desk)
+    });
+    let mut found: Vec<(Candidate, usize)> =
+        able.filter_map(|at| Some((candidate(draft, at)?, at))).collect();
+    found.sort_by_key(|(one, at)| (one.running, one.credit, !one.misplaced, one.idle_since, *at));
+    found
+}
+
+fn candidate(draft: &Draft<'_>, at: usize) -> Option<Candidate> {
+    let world = draft.world;
+    let desk = &draft.desks[at];
+    let llm = desk.llm.as_ref()?;
+    let reload_time = world.memory.llm_boot(&world.config, llm.preset, llm.model).p50;
+    let entry = world.config.models.get(llm.model);
+    let mib = entry.and_then(|entry| entry.mib).unwrap_or(MIB_PRIOR).max(1);
+    let role = world.config.role(&desk.gpu.key());
+    Some(Candidate {
+        uuid: desk.gpu.facts.uuid.clone(),
+        gpu: desk.gpu.key(),
+        model: llm.model.to_owned(),
+        running: desk.load as u64,
+        free_at: free_at(draft, desk),
+        idle_since: desk.gpu.idle_since,
+        reload_time,
+        credit: reload_time.0.unsigned_abs().saturating_mul(1_024) / mib,
+        misplaced: role.is_some() && entry.is_none_or(|entry| entry.role != role),
+    })
+}
+
+/// When the last request on a desk is expected to end.
+fn free_at(draft: &Draft<'_>, desk: &Desk<'_>) -> Millis {
+    let world = draft.world;
+    let model = desk.llm.as_ref().map(|llm| llm.model);
+    let ends = world.units_on(desk.worker).filter(|unit| unit.is_live()).map(|unit| {
+        let run = world.memory.run(&world.config, &unit.task, model, None).p50;
+        unit.running_since().unwrap_or(draft.now) + run
+    });
+    ends.max().unwrap_or(draft.now)
+}
