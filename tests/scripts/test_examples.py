@@ -34,15 +34,26 @@ class Examples(unittest.TestCase):
         notes = os.path.join(self.folder, "notes.txt")
         with open(notes, "w", encoding="utf-8") as file:
             file.write("three short words\n")
+        self.assertEqual(self.run_once(0, input=notes)[-1], {"words": 3})
+
+    def run_once(self, number, **args):
+        """What a program that runs once says, as far as it is JSON."""
         done = subprocess.run(
-            [self.script(0)],
-            input=json.dumps({"input": notes}) + "\n",
+            [self.script(number)],
+            input=json.dumps(args) + "\n",
             capture_output=True,
             text=True,
             timeout=PATIENCE_S,
         )
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual(json.loads(done.stdout.splitlines()[-1]), {"words": 3})
+        return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+    def test_a_program_that_goes_on_from_each_of_its_checkpoints(self):
+        *said, result = self.run_once(2, numbers=[1, 2, 3])
+        self.assertEqual(result, {"sum": 6})
+        self.assertEqual([event["event"] for event in said], ["checkpoint"] * 3)
+        for event in said:
+            self.assertEqual(self.run_once(2, numbers=[1, 2, 3], checkpoint=event["state"])[-1], result)
 
     def test_a_host_that_serves_many_tasks(self):
         with Host(self.script(1), python=sys.executable) as host:

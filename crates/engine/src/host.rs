@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  start `--host` ─► ready ─► run ─► run ─► … ─► stop (EOF, SIGTERM, SIGKILL)
-//!                     │        └ cancel: asked first, ended if it does not listen within the grace
+//!                     │        ├ cancel: asked first, ended if it does not listen within the grace
+//!                     │        └ yield: asked, and left alone until its next boundary
 //!                     └ error, death, silence: no host
 //! ```
 //!
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use model::task::TaskError;
 use model::{AttemptKey, FailureClass};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -21,7 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::group::{End, Group, Program, Stuck};
 use crate::log::Log;
 use crate::outcome::{Done, Outcome, ended_badly};
-use crate::protocol::{Job, Line, Lines, Progress, Said, bad_result, is_event, read};
+use crate::protocol::{Boundary, Brake, Job, Line, Lines, Progress, Said, Told, bad_result, is_event, read};
 
 /// The argument that makes a script serve tasks.
 pub const HOST_ARGUMENT: &str = "--host";
@@ -43,6 +45,16 @@ pub struct Host {
     heard: VecDeque<Line>,
     buffers: [Vec<u8>; 2],
     log: Log,
+    yields: bool,
+}
+
+/// How a task of a host ended.
+#[derive(Debug, PartialEq)]
+pub struct Served {
+    /// How.
+    pub outcome: Outcome,
+    /// Whether the host can serve another; else it must be stopped.
+    pub alive: bool,
 }
 
 /// What came next from a host.
@@ -69,7 +81,14 @@ impl Host {
             heard: VecDeque::new(),
             buffers: [vec![0; READ_BYTES], vec![0; READ_BYTES]],
             log: Log::tail_only(tail_bytes_max),
+            yields: false,
         })
+    }
+
+    /// Whether it said that it obeys `yield`; known once it is ready.
+    #[must_use]
+    pub const fn yields(&self) -> bool {
+        self.yields
     }
 
     /// Its first process's id.
@@ -95,7 +114,10 @@ impl Host {
                     Next::Ended(end) => return Err(ended_badly("the script host", end)),
                     Next::Line(Line::TooLong) => {}
                     Next::Line(Line::Whole(line)) => match read(&line).0 {
-                        Said::Ready => return Ok(()),
+                        Said::Ready { yields } => {
+                            self.yields = yields;
+                            return Ok(());
+                        }
                         Said::Error(error) => return Err(error),
                         _ => {}
                     },
@@ -116,19 +138,22 @@ impl Host {
         })
     }
 
-    /// Runs one task. If the host is of no use afterwards (it died, or did not listen), the second value is false.
+    /// Runs one task.
     pub async fn run(
         &mut self,
         job: &Job,
         log: &mut Log,
-        mut tell: impl FnMut(Progress) + Send,
-        stop: impl Future<Output = ()> + Send,
+        mut tell: impl FnMut(Told) + Send,
+        brake: Brake<impl Future<Output = ()> + Send, impl Future<Output = ()> + Send>,
         grace: Duration,
-    ) -> (Outcome, bool) {
-        tokio::pin!(stop);
+    ) -> Served {
+        let Brake { give_way, stop } = brake;
+        tokio::pin!(give_way, stop);
         self.out.extend(job.line().into_bytes());
-        let mut progress = Progress::default();
+        let mut ear = Ear { key: &job.key, progress: Progress::default(), boundary: Boundary::default() };
         let mut asked: Option<Instant> = None;
+        let mut gives_way = false;
+        let over = |outcome, alive| Served { outcome, alive };
         loop {
             let next = tokio::select! {
                 next = self.next(Some(log)) => next,
@@ -137,39 +162,44 @@ impl Host {
                     asked = Some(Instant::now() + grace);
                     continue;
                 }
+                () = &mut give_way, if !gives_way && asked.is_none() => {
+                    gives_way = true;
+                    if self.yields {
+                        self.out.extend(Job::yield_line(&job.key).into_bytes());
+                    }
+                    continue;
+                }
                 () = sleep_until(asked.unwrap_or_else(Instant::now)), if asked.is_some() => {
-                    return (Outcome::Stopped, false);
+                    return over(Outcome::Stopped, false);
                 }
             };
             let line = match next {
-                Next::Ended(_) if asked.is_some() => return (Outcome::Stopped, false),
-                Next::Ended(end) => return (Outcome::Failed(ended_badly("the script host", end)), false),
+                Next::Ended(_) if asked.is_some() => return over(Outcome::Stopped, false),
+                Next::Ended(end) => return over(Outcome::Failed(ended_badly("the script host", end)), false),
                 Next::Line(line) => line,
             };
-            match Self::answer(&line, &job.key, &mut progress) {
+            match ear.hear(&line, log) {
                 Answer::Nothing => {}
-                Answer::Progress => tell(progress),
-                Answer::Over(Outcome::Failed(_)) if asked.is_some() => return (Outcome::Stopped, true),
-                Answer::Over(outcome) => return (outcome, true),
+                Answer::Progress => tell(Told::Progress(ear.progress)),
+                Answer::Boundary(state) => {
+                    tell(Told::Checkpoint(state));
+                    if gives_way && !self.yields {
+                        return over(Outcome::Stopped, false);
+                    }
+                }
+                Answer::Yielded(state) => {
+                    if let Some(state) = state {
+                        tell(Told::Checkpoint(state));
+                    }
+                    if gives_way || asked.is_some() {
+                        return over(Outcome::Stopped, true);
+                    }
+                    let why = "it says that it gave way, and nobody had asked it to";
+                    return over(Outcome::Failed(bad_result(why)), true);
+                }
+                Answer::Over(Outcome::Failed(_)) if asked.is_some() => return over(Outcome::Stopped, true),
+                Answer::Over(outcome) => return over(outcome, true),
             }
-        }
-    }
-
-    fn answer(line: &Line, key: &AttemptKey, progress: &mut Progress) -> Answer {
-        let Line::Whole(bytes) = line else {
-            return Answer::Over(Outcome::Failed(bad_result("a line of it is longer than allowed")));
-        };
-        let (said, names) = read(bytes);
-        // The end of a task that was given up earlier is not this one's.
-        let mine = names.is_none_or(|(task_id, attempt)| {
-            task_id == key.task_id.as_str() && attempt == u64::from(key.attempt)
-        });
-        match said {
-            _ if !mine => Answer::Nothing,
-            Said::Progress(said) if progress.take(&said) => Answer::Progress,
-            Said::Result(output) => Answer::Over(Outcome::Done(Done { output })),
-            Said::Error(error) => Answer::Over(Outcome::Failed(error)),
-            _ => Answer::Nothing,
         }
     }
 
@@ -244,10 +274,43 @@ impl Host {
     }
 }
 
+/// Hears the lines of one task.
+struct Ear<'a> {
+    key: &'a AttemptKey,
+    progress: Progress,
+    boundary: Boundary,
+}
+
 enum Answer {
     Nothing,
     Progress,
+    Boundary(Value),
+    Yielded(Option<Value>),
     Over(Outcome),
+}
+
+impl Ear<'_> {
+    fn hear(&mut self, line: &Line, log: &mut Log) -> Answer {
+        let Line::Whole(bytes) = line else {
+            return Answer::Over(Outcome::Failed(bad_result("a line of it is longer than allowed")));
+        };
+        let (said, names) = read(bytes);
+        // The end of a task that was given up earlier is not this one's.
+        let mine = names.is_none_or(|(task_id, attempt)| {
+            task_id == self.key.task_id.as_str() && attempt == u64::from(self.key.attempt)
+        });
+        match said {
+            _ if !mine => Answer::Nothing,
+            Said::Progress(said) if self.progress.take(&said) => Answer::Progress,
+            Said::Checkpoint(state) => {
+                self.boundary.take(state, log).map_or(Answer::Nothing, Answer::Boundary)
+            }
+            Said::Yielded(state) => Answer::Yielded(self.boundary.take(state, log)),
+            Said::Result(output) => Answer::Over(Outcome::Done(Done { output })),
+            Said::Error(error) => Answer::Over(Outcome::Failed(error)),
+            _ => Answer::Nothing,
+        }
+    }
 }
 
 /// What `work` does with a pipe that is open; without one it never ends. An error counts as the end of the pipe.

@@ -1,6 +1,6 @@
 //! One process for one task: any executable that takes its arguments as a line of JSON and prints a JSON object last.
 //!
-//! It may speak the protocol of `protocol` too. Whatever it leaves running is ended. Not here: warm hosts (`host`).
+//! It may speak the protocol of `protocol` too; where it says checkpoints, it can give way after one of them. Whatever it leaves running is ended. Not here: warm hosts (`host`).
 
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
@@ -10,12 +10,13 @@ use model::FailureClass;
 use model::task::TaskError;
 use serde_json::{Map, Value};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::group::{End, Group, Program, Stuck};
 use crate::log::Log;
 use crate::outcome::{Done, Outcome, ended_badly, no_result};
-use crate::protocol::{Job, Line, Lines, Progress, Said, bad_result, read};
+use crate::protocol::{Boundary, Brake, Job, Line, Lines, Progress, Said, Told, bad_result, read};
 
 /// How long output is still read once nothing of the script is left: somebody else may hold its pipes.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -40,14 +41,14 @@ pub struct Ran {
     pub stuck: Option<Stuck>,
 }
 
-/// Runs `program` for `job` until it ends or `stop` is ready; nothing of it is left running afterwards.
+/// Runs `program` for `job` until it ends or is to stop; nothing of it is left running afterwards.
 pub async fn run(
     program: &Program,
     job: &Job,
     bounds: Bounds,
     log: &mut Log,
-    tell: impl FnMut(Progress) + Send,
-    stop: impl Future<Output = ()> + Send,
+    tell: impl FnMut(Told) + Send,
+    brake: Brake<impl Future<Output = ()> + Send, impl Future<Output = ()> + Send>,
 ) -> Ran {
     let mut group = match Group::spawn(program) {
         Ok(group) => group,
@@ -56,24 +57,37 @@ pub async fn run(
             return Ran { outcome: Outcome::Failed(error), stuck: None };
         }
     };
-    let listener = Mutex::new(Listener { log, tell, progress: Progress::default(), heard: Heard::default() });
+    let reached = Notify::new();
+    let listener = Mutex::new(Listener {
+        log,
+        tell,
+        reached: &reached,
+        progress: Progress::default(),
+        boundary: Boundary::default(),
+        heard: Heard::default(),
+    });
     let mut stopped = false;
     let pipes = (group.take_stdin(), group.take_stdout(), group.take_stderr());
     let pump = async {
         let (Some(mut stdin), Some(stdout), Some(stderr)) = pipes else { return };
         let arguments = async {
             // A script that does not want its arguments closes the pipe: no reason to stop it.
-            let line = format!("{}\n", Value::Object(job.args.clone()));
-            let _ = stdin.write_all(line.as_bytes()).await;
+            let _ = stdin.write_all(job.once_line().as_bytes()).await;
             drop(stdin);
         };
         let speech = listen(stdout, &listener, bounds.result_bytes_max);
         tokio::join!(arguments, speech, note(stderr, &listener));
     };
+    let at_a_boundary = async {
+        brake.give_way.await;
+        // The next one: it may have been running for long since the last.
+        reached.notified().await;
+    };
     let life = async {
         tokio::select! {
             _ = group.ended() => {}
-            () = stop => stopped = true,
+            () = brake.stop => stopped = true,
+            () = at_a_boundary => stopped = true,
         }
         let swept = group.stop(bounds.grace).await;
         (group.ended().await, swept.err())
@@ -106,11 +120,14 @@ async fn both<T>(pump: impl Future<Output = ()>, life: impl Future<Output = T>) 
 struct Listener<'a, T> {
     log: &'a mut Log,
     tell: T,
+    /// Told of each boundary, and heeded only while it is to give way.
+    reached: &'a Notify,
     progress: Progress,
+    boundary: Boundary,
     heard: Heard,
 }
 
-impl<T: FnMut(Progress)> Listener<'_, T> {
+impl<T: FnMut(Told)> Listener<'_, T> {
     fn line(&mut self, line: &Line) {
         let Line::Whole(bytes) = line else {
             self.heard.too_long = true;
@@ -120,19 +137,25 @@ impl<T: FnMut(Progress)> Listener<'_, T> {
         match read(bytes).0 {
             Said::Progress(said) => {
                 if self.progress.take(&said) {
-                    (self.tell)(self.progress);
+                    (self.tell)(Told::Progress(self.progress));
+                }
+            }
+            Said::Checkpoint(state) | Said::Yielded(state) => {
+                if let Some(state) = self.boundary.take(state, self.log) {
+                    (self.tell)(Told::Checkpoint(state));
+                    self.reached.notify_waiters();
                 }
             }
             Said::Result(result) => self.heard.result = Some(result),
             Said::Error(error) => self.heard.error = Some(error),
             Said::Object(object) => self.heard.object = Some(object),
             Said::Noise => self.heard.broken = bytes.trim_ascii_start().starts_with(b"{"),
-            Said::Ready | Said::Checkpoint(_) => {}
+            Said::Ready { .. } => {}
         }
     }
 }
 
-async fn listen<T: FnMut(Progress)>(
+async fn listen<T: FnMut(Told)>(
     mut pipe: impl AsyncRead + Unpin,
     to: &Mutex<Listener<'_, T>>,
     result_bytes_max: u64,

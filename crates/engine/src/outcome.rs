@@ -20,7 +20,7 @@ pub enum Outcome {
     Done(Done),
     /// With an error of its own.
     Failed(TaskError),
-    /// Because it was to stop.
+    /// Because it was to stop, or to give way.
     Stopped,
 }
 

@@ -1,10 +1,15 @@
 //! What a script says on standard output: lines, bounded; the protocol's events among them; progress that only rises.
 //!
 //! ```text
-//! in   {"task_id","attempt","args"}   {"cancel":{"task_id","attempt"}}
-//! out  {"event":"ready"}  {"event":"progress","media_s","total_s","percent"}  {"event":"checkpoint","state"}
-//!      {"event":"result","result":{…}}  {"event":"error","class","code","message"}
+//! in   {"task_id","attempt","args","checkpoint"?}   {"cancel":{"task_id","attempt"}}   {"yield":{"task_id","attempt"}}
+//! out  {"event":"ready","yields"?}  {"event":"progress","media_s","total_s","percent"}  {"event":"checkpoint","state"}
+//!      {"event":"result","result":{…}}  {"event":"error","class","code","message"}  {"event":"yielded","state"}
 //! ```
+//!
+//! A *boundary* is where a script can be left and gone on from later: a `checkpoint` says so and carries the state that a
+//! later attempt gets back. A host that says `"yields": true` when it is ready obeys `yield` with `yielded` at its next
+//! boundary and stays loaded; of any other script that says checkpoints the process is ended after the next one. Nothing
+//! is ever ended between boundaries to make way. A `once` script gets its checkpoint among its arguments.
 //!
 //! Not here: processes and pipes (`host`, `once`).
 
@@ -12,7 +17,13 @@ use model::task::TaskError;
 use model::{AttemptKey, FailureClass};
 use serde_json::{Map, Value, json};
 
-use crate::log::printable;
+use crate::log::{Log, printable};
+
+/// Largest state a script can leave behind, in bytes of JSON: it travels in orders, reports and records. Larger things
+/// belong into a file whose path the state names.
+pub const CHECKPOINT_BYTES_MAX: usize = 64 << 10;
+/// The argument in which a script of one process finds the state to go on from.
+pub const CHECKPOINT_ARGUMENT: &str = "checkpoint";
 
 /// One task for a script.
 #[derive(Clone, Debug)]
@@ -21,20 +32,41 @@ pub struct Job {
     pub key: AttemptKey,
     /// What the script gets.
     pub args: Map<String, Value>,
+    /// The state an earlier attempt left, to go on from.
+    pub checkpoint: Option<Value>,
 }
 
 impl Job {
     /// The line that gives the task to a warm host.
     #[must_use]
     pub fn line(&self) -> String {
-        let line = json!({"task_id": self.key.task_id, "attempt": self.key.attempt, "args": self.args});
+        let mut line = json!({"task_id": self.key.task_id, "attempt": self.key.attempt, "args": self.args});
+        if let Some(checkpoint) = &self.checkpoint {
+            line[CHECKPOINT_ARGUMENT] = checkpoint.clone();
+        }
         format!("{line}\n")
+    }
+
+    /// The line that a script of one process reads: its arguments, the checkpoint among them.
+    #[must_use]
+    pub fn once_line(&self) -> String {
+        let mut args = self.args.clone();
+        if let Some(checkpoint) = &self.checkpoint {
+            args.insert(CHECKPOINT_ARGUMENT.to_owned(), checkpoint.clone());
+        }
+        format!("{}\n", Value::Object(args))
     }
 
     /// The line that asks a warm host to give the task up.
     #[must_use]
     pub fn cancel_line(key: &AttemptKey) -> String {
         format!("{}\n", json!({"cancel": {"task_id": key.task_id, "attempt": key.attempt}}))
+    }
+
+    /// The line that asks a warm host to leave the task at its next boundary.
+    #[must_use]
+    pub fn yield_line(key: &AttemptKey) -> String {
+        format!("{}\n", json!({"yield": {"task_id": key.task_id, "attempt": key.attempt}}))
     }
 }
 
@@ -73,15 +105,61 @@ fn higher(old: Option<f64>, new: Option<f64>) -> Option<f64> {
     }
 }
 
+/// What a running script tells about itself.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    /// How far it is.
+    Progress(Progress),
+    /// A state from which a later attempt could go on.
+    Checkpoint(Value),
+}
+
+/// How a running task is made to end before its time: at its next boundary, and at once.
+#[derive(Debug)]
+pub struct Brake<Y, S> {
+    /// Ready when it should give way at its next boundary.
+    pub give_way: Y,
+    /// Ready when it should end now.
+    pub stop: S,
+}
+
+/// The states a script says it could go on from: those that are small enough.
+#[derive(Debug, Default)]
+pub(crate) struct Boundary {
+    complained: bool,
+}
+
+impl Boundary {
+    /// Takes a state in, unless it is too large: that is said in the log, once.
+    pub(crate) fn take(&mut self, state: Value, log: &mut Log) -> Option<Value> {
+        let bytes = state.to_string().len();
+        if bytes <= CHECKPOINT_BYTES_MAX {
+            return Some(state).filter(|state| !state.is_null());
+        }
+        if !std::mem::replace(&mut self.complained, true) {
+            let why = format!(
+                "gpuspool: a checkpoint of {bytes} bytes is ignored: at most {CHECKPOINT_BYTES_MAX} are kept; put the state into a file and its path into the checkpoint\n"
+            );
+            log.write(why.as_bytes());
+        }
+        None
+    }
+}
+
 /// A line of standard output.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Said {
     /// The host has loaded its model.
-    Ready,
+    Ready {
+        /// Whether it obeys `yield`.
+        yields: bool,
+    },
     /// How far it is.
     Progress(Map<String, Value>),
     /// A state from which the task could go on.
     Checkpoint(Value),
+    /// It has left its task at a boundary, as it was asked to.
+    Yielded(Value),
     /// What came of the task.
     Result(Map<String, Value>),
     /// Why nothing came of it.
@@ -107,9 +185,10 @@ pub fn read(line: &[u8]) -> (Said, Option<(String, u64)>) {
     let names = named(&object).map(|(task_id, attempt)| (task_id.to_owned(), attempt));
     let said = match object.get("event").and_then(Value::as_str) {
         None => Said::Object(object),
-        Some("ready") => Said::Ready,
+        Some("ready") => Said::Ready { yields: object.get("yields").and_then(Value::as_bool) == Some(true) },
         Some("progress") => Said::Progress(object),
         Some("checkpoint") => Said::Checkpoint(object.remove("state").unwrap_or(Value::Null)),
+        Some("yielded") => Said::Yielded(object.remove("state").unwrap_or(Value::Null)),
         Some("result") => match object.remove("result") {
             Some(Value::Object(result)) => Said::Result(result),
             other => Said::Error(bad_result(&format!(
@@ -253,7 +332,8 @@ mod tests {
     #[test]
     fn events_are_told_from_plain_objects_and_from_noise() {
         assert_eq!(read(b"loading model\xff").0, Said::Noise);
-        assert_eq!(read(br#"{"event":"ready","model":"m"}"#).0, Said::Ready);
+        assert_eq!(read(br#"{"event":"ready","model":"m"}"#).0, Said::Ready { yields: false });
+        assert_eq!(read(br#"{"event":"ready","yields":true}"#).0, Said::Ready { yields: true });
         assert!(matches!(read(br#"{"frames": 3}"#).0, Said::Object(object) if object["frames"] == 3));
         let (said, names) = read(br#"{"event":"result","task_id":"t","attempt":2,"result":{"a":1}}"#);
         assert!(matches!(said, Said::Result(result) if result["a"] == 1));
@@ -276,5 +356,29 @@ mod tests {
             panic!("not read as an error")
         };
         assert_eq!(error.class, FailureClass::Oom);
+    }
+
+    #[test]
+    fn a_task_carries_its_checkpoint_to_either_kind_of_script() {
+        let key = AttemptKey { task_id: model::TaskId::new("t").unwrap(), attempt: 2 };
+        let args = progress(r#"{"a": 1}"#);
+        let mut job = Job { key, args, checkpoint: None };
+        assert_eq!(job.line(), "{\"args\":{\"a\":1},\"attempt\":2,\"task_id\":\"t\"}\n");
+        assert_eq!(job.once_line(), "{\"a\":1}\n");
+        job.checkpoint = Some(json!({"at": 7}));
+        assert!(job.line().contains(r#""checkpoint":{"at":7}"#), "{}", job.line());
+        assert_eq!(job.once_line(), "{\"a\":1,\"checkpoint\":{\"at\":7}}\n");
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_too_large_is_no_boundary_and_is_complained_about_once() {
+        let mut log = Log::tail_only(10_000);
+        let mut boundary = Boundary::default();
+        let large = json!({"text": "x".repeat(CHECKPOINT_BYTES_MAX)});
+        assert_eq!(boundary.take(large.clone(), &mut log), None);
+        assert_eq!(boundary.take(large, &mut log), None);
+        assert_eq!(boundary.take(json!({"at": 1}), &mut log), Some(json!({"at": 1})));
+        assert_eq!(boundary.take(Value::Null, &mut log), None);
+        assert_eq!(log.tail().unwrap().matches("is ignored").count(), 1);
     }
 }

@@ -6,13 +6,16 @@
 //! | `bad_input`, `timeout`, `cancelled`, `poison` | finish: another run would end the same way |
 //! | `crash`, `oom` | requeue with back-off while charges are left, else finish |
 //! | `gpu_fault` | requeue uncharged; on a second GPU, or too often, fail as `gpu_fault_suspect` |
-//! | stopped to be taken back | requeue uncharged, at once |
+//! | stopped to be taken back, or gave way | requeue uncharged, at once, to go on from its checkpoint |
+//! | `bad_input` where it began from a checkpoint and got no further | start over once, uncharged |
 //! | never started | requeue uncharged |
 //! | lost with its worker | requeue, charged if it may have run; fail as `poison` when no charge is left |
 //!
-//! Not here: carrying it out, and the GPU's side of a fault.
+//! The next attempt goes on from the last state its script said it could go on from; not from one from which an attempt
+//! broke without getting any further. Not here: carrying it out, and the GPU's side of a fault.
 
 use model::link::{Outcome, StopWhy};
+use model::task::PastAttempt;
 use model::{FailureClass, Millis, Task, TaskError};
 
 use crate::unit::{Phase, Unit};
@@ -50,7 +53,7 @@ pub(crate) fn verdict(world: &World, unit: &Unit) -> Option<Verdict> {
             Verdict::Fail(cancelled())
         } else {
             let back_off = if unit.stop.is_some() { Millis::ZERO } else { NEVER_STARTED_BACK_OFF };
-            refunded(unit, None, back_off)
+            refunded(unit.task.clone(), None, back_off)
         }),
         Phase::Lost { charge } => Some(of_death(world, unit, *charge)),
     }
@@ -62,8 +65,12 @@ fn of_outcome(world: &World, unit: &Unit, outcome: &Outcome) -> Verdict {
         return if class == FailureClass::Cancelled { Verdict::Finish } else { Verdict::Fail(cancelled()) };
     }
     match unit.stop {
-        Some(StopWhy::TakenBack | StopWhy::Yield) if outcome.stopped => {
-            return refunded(unit, None, Millis::ZERO);
+        // Giving way takes its time: what breaks meanwhile has broken.
+        Some(StopWhy::Yield) if outcome.stopped && class == FailureClass::Cancelled => {
+            return refunded(going_on(unit, outcome), Some(error_of(class, outcome)), Millis::ZERO);
+        }
+        Some(StopWhy::TakenBack) if outcome.stopped => {
+            return refunded(going_on(unit, outcome), None, Millis::ZERO);
         }
         Some(StopWhy::Timeout) if outcome.stopped && class != FailureClass::Timeout => {
             return Verdict::Fail(timed_out());
@@ -72,12 +79,14 @@ fn of_outcome(world: &World, unit: &Unit, outcome: &Outcome) -> Verdict {
         Some(StopWhy::Superfluous) => return Verdict::Finish,
         _ => {}
     }
-    let error = TaskError::new(
-        class,
-        outcome.code.clone().unwrap_or_else(|| class.name().to_owned()),
-        outcome.message.clone().unwrap_or_else(|| format!("the attempt ended with `{}`", class.name())),
-    );
+    let error = error_of(class, outcome);
     match class {
+        FailureClass::BadInput if cannot_go_on(unit, outcome) => {
+            let message =
+                format!("it could not go on from its checkpoint and starts over: {}", error.message);
+            let error = TaskError::new(class, CHECKPOINT_REFUSED, message);
+            refunded(Box::new(Task { checkpoint: None, ..*unit.task.clone() }), Some(error), Millis::ZERO)
+        }
         FailureClass::BadInput | FailureClass::Timeout | FailureClass::Cancelled | FailureClass::Poison => {
             Verdict::Finish
         }
@@ -85,17 +94,59 @@ fn of_outcome(world: &World, unit: &Unit, outcome: &Outcome) -> Verdict {
             Verdict::Finish
         }
         FailureClass::Crash | FailureClass::Oom => Verdict::Requeue {
-            task: unit.task.clone(),
+            task: after_breaking(unit, outcome),
             error: Some(error),
             charged: true,
             back_off: back_off(world, unit),
         },
-        FailureClass::GpuFault => of_gpu_fault(world, unit, error),
+        FailureClass::GpuFault => of_gpu_fault(world, unit, outcome, error),
     }
 }
 
+/// What the history says of an attempt that could not go on from its checkpoint.
+const CHECKPOINT_REFUSED: &str = "checkpoint_refused";
+
+fn error_of(class: FailureClass, outcome: &Outcome) -> TaskError {
+    TaskError::new(
+        class,
+        outcome.code.clone().unwrap_or_else(|| class.name().to_owned()),
+        outcome.message.clone().unwrap_or_else(|| format!("the attempt ended with `{}`", class.name())),
+    )
+}
+
+/// The task as it goes on from where this attempt got to.
+fn going_on(unit: &Unit, outcome: &Outcome) -> Box<Task> {
+    let mut task = unit.task.clone();
+    if outcome.checkpoint.is_some() {
+        task.checkpoint.clone_from(&outcome.checkpoint);
+    }
+    task
+}
+
+/// Whether the attempt began from a checkpoint and got to no other.
+fn got_no_further(unit: &Unit, outcome: &Outcome) -> bool {
+    let from = unit.task.checkpoint.as_ref();
+    from.is_some() && outcome.checkpoint.as_ref().is_none_or(|to| Some(to) == from)
+}
+
+/// A checkpoint from which an attempt broke without getting any further may be why: the next starts from the beginning.
+fn after_breaking(unit: &Unit, outcome: &Outcome) -> Box<Task> {
+    let mut task = going_on(unit, outcome);
+    if got_no_further(unit, outcome) {
+        task.checkpoint = None;
+    }
+    task
+}
+
+/// Whether it refused its checkpoint, and has not been started over for that before.
+fn cannot_go_on(unit: &Unit, outcome: &Outcome) -> bool {
+    let refused =
+        |past: &PastAttempt| past.error.as_ref().is_some_and(|error| error.code == CHECKPOINT_REFUSED);
+    got_no_further(unit, outcome) && !unit.task.history.iter().any(refused)
+}
+
 /// A GPU's fault is not the task's, until it has seen two GPUs fail.
-fn of_gpu_fault(world: &World, unit: &Unit, error: TaskError) -> Verdict {
+fn of_gpu_fault(world: &World, unit: &Unit, outcome: &Outcome, error: TaskError) -> Verdict {
     let here = world.gpu_of(&unit.worker).map(crate::gpu::Gpu::key);
     let faults = unit
         .task
@@ -107,7 +158,7 @@ fn of_gpu_fault(world: &World, unit: &Unit, error: TaskError) -> Verdict {
         let message = format!("GPUs failed under it more than once; the last time: {}", error.message);
         return Verdict::Fail(TaskError::new(FailureClass::GpuFault, "gpu_fault_suspect", message));
     }
-    refunded(unit, Some(error), back_off(world, unit))
+    refunded(going_on(unit, outcome), Some(error), back_off(world, unit))
 }
 
 fn of_death(world: &World, unit: &Unit, charge: bool) -> Verdict {
@@ -115,7 +166,7 @@ fn of_death(world: &World, unit: &Unit, charge: bool) -> Verdict {
         return Verdict::Fail(cancelled());
     }
     if !charge {
-        return refunded(unit, None, Millis::ZERO);
+        return refunded(unit.task.clone(), None, Millis::ZERO);
     }
     let message = format!("worker {} died while it ran", unit.worker);
     if unit.task.charged >= unit.task.max_attempts {
@@ -132,8 +183,7 @@ fn of_death(world: &World, unit: &Unit, charge: bool) -> Verdict {
 }
 
 /// The charge goes back; the attempt's number is used up all the same.
-fn refunded(unit: &Unit, error: Option<TaskError>, back_off: Millis) -> Verdict {
-    let mut task = unit.task.clone();
+fn refunded(mut task: Box<Task>, error: Option<TaskError>, back_off: Millis) -> Verdict {
     task.charged = task.charged.saturating_sub(1);
     Verdict::Requeue { task, error, charged: false, back_off }
 }

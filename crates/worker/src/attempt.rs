@@ -5,9 +5,10 @@ use std::time::Instant;
 use engine::protocol::Progress;
 use model::link::{AttemptOrder, AttemptReport, AttemptState, Outcome, Seen, StopWhy};
 use model::{Millis, TaskRecord, Timestamp};
-use tokio::sync::oneshot;
+use serde_json::Value;
 
 use crate::happening::HostId;
+use crate::stop::Halt;
 
 /// An attempt, from the first order that names it to the first one that no longer does.
 #[derive(Debug)]
@@ -44,9 +45,13 @@ pub(crate) struct Running {
     pub(crate) since: Millis,
     pub(crate) started_at: Timestamp,
     pub(crate) begun: Instant,
-    /// Taken when it has been told to stop.
-    pub(crate) stop: Option<oneshot::Sender<StopWhy>>,
+    /// None if nothing runs that could be stopped.
+    pub(crate) halt: Option<Halt>,
     pub(crate) progress: Progress,
+    /// Whether it can give way: its host obeys `yield`, or it has said a checkpoint.
+    pub(crate) yields: bool,
+    /// The last state it said it could go on from.
+    pub(crate) checkpoint: Option<Value>,
     /// Where its log lies, relative to the spool.
     pub(crate) log: Option<String>,
     pub(crate) on: On,
@@ -94,14 +99,14 @@ impl Attempt {
         matches!(self.stage, Stage::Waiting)
     }
 
-    /// Passes an order to stop on to what runs it, once.
+    /// Passes an order to stop on to what runs it; a harder one than before counts too.
     pub(crate) fn stop(&mut self, why: StopWhy) {
         match &mut self.stage {
             Stage::Waiting => self.stage = Stage::NeverStarted { told: None },
             Stage::Running(running) => {
-                if let Some(stop) = running.stop.take() {
-                    // It may be over already: its end is on the way.
-                    let _ = stop.send(why);
+                // It may be over already: its end is on the way.
+                if let Some(halt) = &running.halt {
+                    halt.say(why);
                 }
             }
             _ => {}
@@ -110,9 +115,13 @@ impl Attempt {
 
     /// What is reported of it; nothing while it waits.
     pub(crate) fn report(&self) -> Option<AttemptReport> {
+        let mut yields = false;
         let (state, since, progress, outcome) = match &self.stage {
             Stage::Waiting => return None,
-            Stage::Running(running) => (AttemptState::Running, Some(running.since), running.progress, None),
+            Stage::Running(running) => {
+                yields = running.yields;
+                (AttemptState::Running, Some(running.since), running.progress, None)
+            }
             Stage::Saving(saving) => (AttemptState::Running, Some(saving.since), saving.progress, None),
             Stage::Ended { since, progress, outcome, .. } => {
                 (AttemptState::Ended, Some(*since), *progress, Some(outcome.clone()))
@@ -126,7 +135,7 @@ impl Attempt {
             since,
             progress: progress.fraction,
             media_s: progress.media_s,
-            yields: false,
+            yields,
             outcome,
         })
     }

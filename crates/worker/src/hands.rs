@@ -3,14 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use engine::protocol::{Job, Progress};
+use engine::protocol::{Job, Progress, Told};
 use engine::server::Boot;
 use model::config::{Auto, HostKind, ScriptEntry};
 use model::link::{EngineOrder, EngineState, HostOrder, HostState, StopWhy, Wish};
 use model::task::{Script, ScriptWork, TaskError, Work};
 use model::{AttemptKey, FailureClass};
 use spool::clock;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::arm::{Arm, Haste};
@@ -19,15 +18,24 @@ use crate::happening::{Happening, HostTurn};
 use crate::llm::{self, Question, Seat};
 use crate::record::Ending;
 use crate::scripts::{self, HostKey, HostSeat, Task};
+use crate::stop::{Halt, stop};
 
 /// How long a host that could not be loaded is not tried again without a task that needs it.
 const HOST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What starting an attempt came to.
 enum Start {
-    Started(On, Option<String>, oneshot::Sender<StopWhy>),
+    Started(Begun),
     NotYet,
     Failed(TaskError),
+}
+
+/// What begins with an attempt.
+struct Begun {
+    on: On,
+    log: Option<String>,
+    halt: Option<Halt>,
+    yields: bool,
 }
 
 impl Arm {
@@ -55,9 +63,14 @@ impl Arm {
                 }
             }
             Happening::Host(id, turn) => self.host_turned(id, &turn),
-            Happening::Progress(key, progress) => {
+            Happening::Told(key, told) => {
                 if let Some(Attempt { stage: Stage::Running(running), .. }) = self.attempts.get_mut(&key) {
-                    running.progress = progress;
+                    match told {
+                        Told::Progress(progress) => running.progress = progress,
+                        Told::Checkpoint(state) => {
+                            (running.yields, running.checkpoint) = (true, Some(state));
+                        }
+                    }
                 }
             }
             Happening::Over(key, ending) => self.over(&key, *ending),
@@ -259,35 +272,31 @@ impl Arm {
             };
             match start {
                 Start::NotYet => {}
-                Start::Started(on, log, stop) => self.begin(&key, on, log, Some(stop)),
+                Start::Started(begun) => self.begin(&key, begun),
                 Start::Failed(error) => self.fail(&key, error),
             }
         }
     }
 
-    fn begin(
-        &mut self,
-        key: &AttemptKey,
-        on: On,
-        log: Option<String>,
-        stop: Option<oneshot::Sender<StopWhy>>,
-    ) {
+    fn begin(&mut self, key: &AttemptKey, begun: Begun) {
         let since = self.now();
         let Some(attempt) = self.attempts.get_mut(key) else { return };
         attempt.stage = Stage::Running(Running {
             since,
             started_at: clock::wall(),
             begun: std::time::Instant::now(),
-            stop,
+            halt: begun.halt,
             progress: Progress::default(),
-            log,
-            on,
+            yields: begun.yields,
+            checkpoint: None,
+            log: begun.log,
+            on: begun.on,
         });
     }
 
     /// Ends an attempt that has not begun, with an error.
     fn fail(&mut self, key: &AttemptKey, error: TaskError) {
-        self.begin(key, On::Nothing, None, None);
+        self.begin(key, Begun { on: On::Nothing, log: None, halt: None, yields: false });
         self.over(key, Ending::Failed(error));
     }
 
@@ -303,7 +312,7 @@ impl Arm {
         }
         let preset = self.config.preset(&seat.order.preset).unwrap_or_default();
         let limit = attempt.order.task.timeout_s.unwrap_or(preset.request_timeout_s);
-        let (stop, stopped) = oneshot::channel();
+        let (halt, stop) = stop();
         let question = Question {
             key: key.clone(),
             work: work.clone(),
@@ -313,8 +322,8 @@ impl Arm {
             preset: seat.order.preset.clone(),
             input_bytes_max: self.config.limits.result_bytes_max,
         };
-        llm::ask(question, stopped, self.shop.tell.clone());
-        Start::Started(On::Llm, None, stop)
+        llm::ask(question, stop, self.shop.tell.clone());
+        Start::Started(Begun { on: On::Llm, log: None, halt: Some(halt), yields: false })
     }
 
     fn start_script(&mut self, key: &AttemptKey, work: &ScriptWork) -> Start {
@@ -342,18 +351,19 @@ impl Arm {
         match self.shop.recipe(&path, entry, model) {
             Err(error) => Start::Failed(error),
             Ok(recipe) => {
-                let (task, stop, log) = self.task(key, work);
+                let (task, halt, log) = self.task(key, work);
                 self.shop.run_once(recipe, task);
-                Start::Started(On::Once, Some(log), stop)
+                Start::Started(Begun { on: On::Once, log: Some(log), halt: Some(halt), yields: false })
             }
         }
     }
 
     fn start_on_host(&mut self, key: &AttemptKey, work: &ScriptWork, host: &HostKey) -> Start {
-        let (task, stop, log) = self.task(key, work);
+        let (task, halt, log) = self.task(key, work);
         if let Some(seat) = self.hosts.iter_mut().find(|seat| seat.key == *host && seat.is_free()) {
             seat.give(task);
-            return Start::Started(On::Host(seat.id), Some(log), stop);
+            let on = On::Host(seat.id);
+            return Start::Started(Begun { on, log: Some(log), halt: Some(halt), yields: seat.yields });
         }
         let booting = |seat: &HostSeat| seat.key == *host && seat.report.state == HostState::Booting;
         if !self.unloading() && !self.hosts.iter().any(booting) {
@@ -366,15 +376,16 @@ impl Arm {
         Start::NotYet
     }
 
-    fn task(&self, key: &AttemptKey, work: &ScriptWork) -> (Task, oneshot::Sender<StopWhy>, String) {
-        let (stop, stopped) = oneshot::channel();
+    fn task(&self, key: &AttemptKey, work: &ScriptWork) -> (Task, Halt, String) {
+        let (halt, stop) = stop();
         let log = self.layout.attempt_log(key);
         let shown = log.strip_prefix(self.layout.root()).unwrap_or(&log).display().to_string();
-        let stated = self.attempts.get(key).and_then(|attempt| attempt.order.task.timeout_s);
-        let limit = stated.unwrap_or(self.config.timing.script_timeout_s);
-        let job = Job { key: key.clone(), args: work.args.clone() };
+        let task = self.attempts.get(key).map(|attempt| &attempt.order.task);
+        let limit = task.and_then(|task| task.timeout_s).unwrap_or(self.config.timing.script_timeout_s);
+        let checkpoint = task.and_then(|task| task.checkpoint.clone());
+        let job = Job { key: key.clone(), args: work.args.clone(), checkpoint };
         let limit = (limit > 0.0).then(|| seconds(limit));
-        (Task { job, log, limit, stop: stopped }, stop, shown)
+        (Task { job, log, limit, stop }, halt, shown)
     }
 
     fn scripts_running(&self) -> usize {

@@ -1,7 +1,7 @@
 //! What the worker's units tell its loop.
 
 use engine::openai::Client;
-use engine::protocol::Progress;
+use engine::protocol::Told;
 use model::AttemptKey;
 use model::link::ProcessIdentity;
 use model::task::TaskError;
@@ -18,8 +18,8 @@ pub(crate) enum Happening {
     Engine(u64, EngineTurn),
     /// To a script host.
     Host(HostId, HostTurn),
-    /// A unit is further.
-    Progress(AttemptKey, Progress),
+    /// A unit is further, or at a boundary.
+    Told(AttemptKey, Told),
     /// A unit is over.
     Over(AttemptKey, Box<Ending>),
     /// These records in the outbox are on the disk, or are not.
@@ -56,6 +56,8 @@ pub(crate) enum HostTurn {
     },
     Ready {
         boot_ms: u64,
+        /// Whether it obeys `yield`.
+        yields: bool,
     },
     /// It could not be loaded; `Gone` follows.
     Failed(TaskError),

@@ -22,6 +22,7 @@ mod record;
 mod report;
 mod saving;
 mod scripts;
+mod stop;
 
 /// Entry point of the `worker` binary.
 pub fn main() -> std::process::ExitCode {

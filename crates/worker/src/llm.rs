@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use engine::openai::{Client, messages};
 use engine::server::{Boot, Server};
-use model::link::{EngineOrder, EngineReport, EngineState, StopWhy};
+use model::link::{EngineOrder, EngineReport, EngineState};
 use model::task::{LlmWork, TaskError};
 use model::{AttemptKey, FailureClass, Millis};
 use tokio::sync::mpsc::UnboundedSender;
@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use crate::happening::{EngineTurn, Happening};
 use crate::memory::Gate;
 use crate::record::Ending;
+use crate::stop::Stop;
 
 /// How long after a broken connection the end of its engine is known.
 const DEATH_IS_TOLD: Duration = Duration::from_millis(300);
@@ -162,13 +163,14 @@ pub(crate) struct Question {
     pub(crate) input_bytes_max: u64,
 }
 
-/// Asks it; the answer, the error or the stop becomes a happening.
-pub(crate) fn ask(question: Question, stop: oneshot::Receiver<StopWhy>, tell: UnboundedSender<Happening>) {
+/// Asks it; the answer, the error or the stop becomes a happening. A request can be left at any time, and is then asked
+/// anew from its beginning: whatever stops it stops it now.
+pub(crate) fn ask(question: Question, stop: Stop, tell: UnboundedSender<Happening>) {
     tokio::spawn(async move {
         let key = question.key.clone();
         let ending = tokio::select! {
             biased;
-            Ok(why) = stop => Ending::Stopped { why, by_orders: true },
+            why = stop.any() => Ending::Stopped { why, by_orders: true },
             answer = answer(question) => answer.unwrap_or_else(Ending::Failed),
         };
         let _ = tell.send(Happening::Over(key, Box::new(ending)));

@@ -31,6 +31,8 @@ pub(crate) struct Run {
     pub(crate) media_s: Option<f64>,
     /// Where its log lies, relative to the spool.
     pub(crate) log: Option<String>,
+    /// The last state it said it could go on from.
+    pub(crate) checkpoint: Option<Value>,
 }
 
 /// The record and the outcome of an attempt.
@@ -54,9 +56,13 @@ pub(crate) fn conclude(order: &AttemptOrder, run: &Run, ending: Ending) -> (Task
         Ok(result) => {
             record.status = Some(Status::Complete);
             record.result = Some(result);
+            record.checkpoint = None;
         }
         Err(error) => {
             record.status = Some(Status::Failed);
+            // Where it got no further, it can still go on from where it began.
+            record.checkpoint = run.checkpoint.clone().or(record.checkpoint);
+            outcome.checkpoint.clone_from(&record.checkpoint);
             outcome.failure = Some(error.class);
             outcome.code = Some(error.code.clone());
             outcome.message = Some(error.message.clone());

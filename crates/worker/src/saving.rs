@@ -36,6 +36,7 @@ impl Arm {
             took: running.begun.elapsed(),
             media_s: running.progress.media_s,
             log: running.log.take(),
+            checkpoint: running.checkpoint.take(),
         };
         let (record, outcome) = conclude(&attempt.order, &run, ending);
         attempt.stage = Stage::Saving(Saving {

@@ -11,23 +11,23 @@ use std::time::{Duration, Instant};
 
 use engine::environment::Environment;
 use engine::group::{Program, Stuck};
-use engine::host::{HOST_ARGUMENT, Host};
+use engine::host::{HOST_ARGUMENT, Host, Served};
 use engine::interpreter::{self, Interpreters};
 use engine::once::{self, Bounds};
 use engine::outcome::Outcome;
-use engine::protocol::{Job, Progress};
+use engine::protocol::{Brake, Job, Told};
 use engine::{Log, Surroundings};
 use model::config::{Config, Limits, ScriptEntry};
 use model::link::{HostReport, HostState, StopWhy};
 use model::task::{ScriptWork, TaskError};
 use model::{AttemptKey, FailureClass};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::happening::{Happening, HostId, HostTurn};
 use crate::memory::Gate;
 use crate::record::Ending;
+use crate::stop::Stop;
 
 /// What tells one warm host from another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,7 +69,7 @@ pub(crate) struct Task {
     pub(crate) job: Job,
     pub(crate) log: PathBuf,
     pub(crate) limit: Option<Duration>,
-    pub(crate) stop: oneshot::Receiver<StopWhy>,
+    pub(crate) stop: Stop,
 }
 
 impl Workshop {
@@ -136,33 +136,45 @@ impl Workshop {
     }
 
     async fn once(&self, recipe: &Recipe, task: Task) -> Result<Ending, TaskError> {
-        let (brake, pulled) = brake(task.stop, task.limit);
-        tokio::pin!(brake);
+        let (brake, pulled) = brake(&task.stop, task.limit);
+        let Brake { give_way, stop } = brake;
+        tokio::pin!(give_way, stop);
         let program = tokio::select! {
             program = self.command(recipe) => program?,
-            () = &mut brake => return Ok(stopped(&pulled)),
+            () = &mut stop => return Ok(stopped(&pulled)),
         };
         let mut log = self.log(&task.log);
         let bounds = Bounds { result_bytes_max: self.config.limits.result_bytes_max, grace: self.grace() };
-        let key = task.job.key.clone();
-        let tell = self.tell.clone();
-        let say = move |progress: Progress| drop(tell.send(Happening::Progress(key.clone(), progress)));
+        let say = self.listener(&task.job.key);
+        let brake = Brake { give_way, stop };
         let ran = once::run(&program, &task.job, bounds, &mut log, say, brake).await;
         if let Some(stuck) = ran.stuck {
             tracing::error!("{}: {stuck}", task.job.key);
         }
         Ok(ending(ran.outcome, &pulled, &log, recipe.model.as_ref()))
     }
+
+    /// Passes on what a script tells of a task.
+    fn listener(&self, key: &AttemptKey) -> impl FnMut(Told) + Send + use<> {
+        let (key, tell) = (key.clone(), self.tell.clone());
+        // The loop that listens outlives its units.
+        move |told| drop(tell.send(Happening::Told(key.clone(), told)))
+    }
 }
 
-/// Ready when orders stop a task or its time is up; the second value then says which.
+/// What stopped a task, once something has.
+type Pulled = Arc<OnceLock<(StopWhy, bool)>>;
+
+/// When a task is to end: at its next boundary, when orders say so; at once, when orders stop it or its time is up. The
+/// second value then says which it was.
 fn brake(
-    orders: oneshot::Receiver<StopWhy>,
+    orders: &Stop,
     limit: Option<Duration>,
-) -> (impl Future<Output = ()> + Send, Arc<OnceLock<(StopWhy, bool)>>) {
+) -> (Brake<impl Future<Output = ()> + Send + use<>, impl Future<Output = ()> + Send + use<>>, Pulled) {
     let pulled = Arc::new(OnceLock::new());
     let mine = Arc::clone(&pulled);
-    let future = async move {
+    let (to_yield, to_end) = (orders.clone(), orders.clone());
+    let stop = async move {
         let late = async {
             match limit {
                 Some(limit) => sleep(limit).await,
@@ -170,18 +182,18 @@ fn brake(
             }
         };
         let why = tokio::select! {
-            Ok(why) = orders => (why, true),
+            why = to_end.now() => (why, true),
             () = late => (StopWhy::Timeout, false),
-            else => pending().await,
         };
         // It is pulled once: the future is over with it.
         let _ = mine.set(why);
     };
-    (future, pulled)
+    (Brake { give_way: to_yield.give_way(), stop }, pulled)
 }
 
+/// The end of a task that was stopped; if it was nothing harder, it gave way.
 fn stopped(pulled: &OnceLock<(StopWhy, bool)>) -> Ending {
-    let (why, by_orders) = pulled.get().copied().unwrap_or((StopWhy::Cancel, true));
+    let (why, by_orders) = pulled.get().copied().unwrap_or((StopWhy::Yield, true));
     Ending::Stopped { why, by_orders }
 }
 
@@ -204,6 +216,8 @@ pub(crate) struct HostSeat {
     pub(crate) key: HostKey,
     pub(crate) busy: Option<AttemptKey>,
     pub(crate) report: HostReport,
+    /// Whether it obeys `yield`.
+    pub(crate) yields: bool,
     /// Dropped, the host ends.
     tasks: Option<UnboundedSender<Task>>,
 }
@@ -222,7 +236,7 @@ impl HostSeat {
         };
         let life = Life { shop: shop.clone(), id, recipe, tasks: taken };
         tokio::spawn(life.live());
-        Self { id, key, busy: None, report, tasks: Some(tasks) }
+        Self { id, key, busy: None, report, yields: false, tasks: Some(tasks) }
     }
 
     /// Whether it can be given a task now.
@@ -255,8 +269,9 @@ impl HostSeat {
     pub(crate) fn take(&mut self, turn: &HostTurn) -> bool {
         match turn {
             HostTurn::Started { pid } => self.report.pid = Some(*pid),
-            HostTurn::Ready { boot_ms } => {
+            HostTurn::Ready { boot_ms, yields } => {
                 self.report.boot_ms = Some(*boot_ms);
+                self.yields = *yields;
                 if self.report.state == HostState::Booting {
                     self.report.state = HostState::Idle;
                 }
@@ -312,7 +327,8 @@ impl Life {
         tokio::select! {
             loaded = host.ready(limit) => match loaded {
                 Ok(()) => {
-                    self.say(HostTurn::Ready { boot_ms: u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX) });
+                    let boot_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    self.say(HostTurn::Ready { boot_ms, yields: host.yields() });
                     self.serve(&mut host).await;
                 }
                 Err(error) => self.say(HostTurn::Failed(error)),
@@ -339,11 +355,10 @@ impl Life {
     }
 
     async fn run(&mut self, host: &mut Host, task: Task) -> bool {
-        let (brake, pulled) = brake(task.stop, task.limit);
+        let (brake, pulled) = brake(&task.stop, task.limit);
         let mut log = self.shop.log(&task.log);
-        let (key, tell) = (task.job.key.clone(), self.shop.tell.clone());
-        let say = move |progress: Progress| drop(tell.send(Happening::Progress(key.clone(), progress)));
-        let (outcome, alive) = host.run(&task.job, &mut log, say, brake, self.shop.grace()).await;
+        let say = self.shop.listener(&task.job.key);
+        let Served { outcome, alive } = host.run(&task.job, &mut log, say, brake, self.shop.grace()).await;
         if !alive {
             self.say(HostTurn::Ending);
             if let Err(stuck) = host.stop(self.shop.grace()).await {

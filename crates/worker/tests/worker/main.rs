@@ -5,3 +5,4 @@ mod engines;
 mod life;
 mod rig;
 mod scripts;
+mod yields;

@@ -60,6 +60,8 @@ impl Rig {
             "scripts": {
                 "warm": {"path": scripts.join("warm_host.py"), "host": "warm", "env": ["LOADS"], "key": ["model"]},
                 "once": {"path": scripts.join("once.sh")},
+                "segments": {"path": scripts.join("segments.py"), "host": "warm", "env": ["LOADS"], "key": ["model"]},
+                "segments_once": {"path": scripts.join("segments.py")},
             },
         });
         std::fs::write(path("config.json"), config.to_string()).unwrap();
