@@ -29,8 +29,10 @@ pub struct Learned {
     pub vram_mib: BTreeMap<String, Vec<u64>>,
     /// Requests an hour by job type, for each hour of the day, in local time.
     pub arrivals: BTreeMap<String, Vec<f64>>,
-    /// What each job type was granted, for fair shares.
+    /// What each job type was granted on GPUs, for fair shares.
     pub grants: Grants,
+    /// What each job type was granted in the CPU lane.
+    pub grants_cpu: Grants,
     /// Tasks completed, by GPU.
     pub tasks_completed: BTreeMap<GpuUuid, u64>,
 }
@@ -47,6 +49,18 @@ pub struct Grants {
     pub last: Option<String>,
     /// How many of it started in a row.
     pub in_a_row: u32,
+    /// The runs before that, the latest last; a few.
+    pub earlier: Vec<Run>,
+}
+
+/// Starts of one job type in a row.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Run {
+    /// The type.
+    pub job_type: String,
+    /// How many.
+    pub starts: u32,
 }
 
 impl Default for Learned {
@@ -59,6 +73,7 @@ impl Default for Learned {
             vram_mib: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             grants: Grants::default(),
+            grants_cpu: Grants::default(),
             tasks_completed: BTreeMap::new(),
         }
     }

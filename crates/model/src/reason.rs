@@ -1,7 +1,41 @@
 //! Why something waits: exactly one reason for each waiting thing, as data and as a sentence.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::id::TaskId;
+
+/// How many go before a waiting thing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ahead {
+    /// How many.
+    pub count: u64,
+    /// In how many seconds nothing that comes later goes before it any more, but chatbots and other job types at their
+    /// turn; none where waiting raises nothing.
+    pub only_older_in_s: Option<f64>,
+}
+
+impl fmt::Display for Ahead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ahead of it", self.count)?;
+        match self.only_older_in_s {
+            _ if self.count == 0 => Ok(()),
+            None => Ok(()),
+            Some(s) if s <= 0.0 => {
+                f.write_str(", only chatbots, older tasks, or other job types at their turn")
+            }
+            Some(s) => {
+                let minutes = (s / 60.0).ceil();
+                write!(
+                    f,
+                    ", in {minutes:.0} min at most only chatbots, older tasks, or other job types at their turn"
+                )
+            }
+        }
+    }
+}
 
 /// Why a thing waits. `code()` is stable; `Display` is for people.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -11,14 +45,31 @@ pub enum Reason {
     Next,
     #[error("{model} is booting on GPU {gpu}, expected ready in {ready_in_s:.0} s")]
     Booting { model: String, gpu: String, ready_in_s: f64 },
-    #[error("all {slots} slots of {model} are busy; {ahead} ahead of it")]
-    WaitingForSlot { model: String, slots: u32, ahead: u64 },
-    #[error("every GPU that could run it is busy; {ahead} ahead of it")]
-    WaitingForGpu { ahead: u64 },
+    #[error("all {slots} slots of {model} are busy; {ahead}")]
+    WaitingForSlot { model: String, slots: u32, ahead: Ahead },
+    #[error("every GPU that could run it is busy; {ahead}")]
+    WaitingForGpu { ahead: Ahead },
     #[error("GPU {gpu} is being freed: its memory is watched until it is free")]
     Cooling { gpu: String },
-    #[error("{ahead} tasks of higher priority or earlier arrival go first")]
-    Behind { ahead: u64 },
+    #[error("there is room for others first; {ahead}")]
+    Behind { ahead: Ahead },
+    #[error(
+        "it is the turn of `{next}` ({next_starts} starts so far, weight {next_weight}); `{job_type}` has had {starts}, weight {weight}"
+    )]
+    NotItsTurn {
+        job_type: String,
+        starts: u64,
+        weight: u32,
+        next: String,
+        next_starts: u64,
+        next_weight: u32,
+    },
+    #[error(
+        "`{job_type}` has started {limit} times in a row, and by `strict_consecutive` another job type has to start before the next one"
+    )]
+    TooManyInARow { job_type: String, limit: u32 },
+    #[error("{task} runs on GPU {gpu}, and `gpu_lock` is `single`; {ahead}")]
+    Locked { task: TaskId, gpu: String, ahead: Ahead },
     #[error("exclusive batch `{batch}` has the GPUs ({remaining} items left); LLM tasks wait for its end")]
     HeldByBatch { batch: String, remaining: u64 },
     #[error("exclusive batch `{batch}` waits for {running} running LLM tasks to end")]
@@ -39,8 +90,8 @@ pub enum Reason {
     NoEngine { detail: String },
     #[error("no worker is there yet for a GPU that could run it")]
     NoWorker,
-    #[error("all {slots} slots of the CPU lane are busy; {ahead} ahead of it")]
-    CpuLaneFull { slots: u32, ahead: u64 },
+    #[error("all {slots} slots of the CPU lane are busy; {ahead}")]
+    CpuLaneFull { slots: u32, ahead: Ahead },
     #[error("the machine is being shut down")]
     ShuttingDown,
     #[error("its file is not complete or was written moments ago: {detail}")]
@@ -62,6 +113,9 @@ impl Reason {
             Self::WaitingForGpu { .. } => "waiting_for_gpu",
             Self::Cooling { .. } => "cooling",
             Self::Behind { .. } => "behind",
+            Self::NotItsTurn { .. } => "not_its_turn",
+            Self::TooManyInARow { .. } => "too_many_in_a_row",
+            Self::Locked { .. } => "locked",
             Self::HeldByBatch { .. } => "held_by_batch",
             Self::Draining { .. } => "draining",
             Self::LlmKept { .. } => "llm_kept",

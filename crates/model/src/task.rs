@@ -17,6 +17,9 @@ use crate::time::Timestamp;
 /// Schema version of task files written by this program.
 pub const TASK_SCHEMA_VERSION: u32 = 2;
 
+/// The job type of somebody who waits for an answer: it goes before everything else.
+pub const CHATBOT: &str = "chatbot";
+
 /// A task file, whole: what a person drops and what is written back. Every field but the payload is optional.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskRecord {
@@ -415,6 +418,12 @@ impl Task {
             Work::Llm(_) => TaskClass::Llm,
             Work::Script(_) => TaskClass::Script,
         }
+    }
+
+    /// Whether somebody waits for its answer.
+    #[must_use]
+    pub fn is_chatbot(&self) -> bool {
+        self.job_type == CHATBOT
     }
 
     /// The record of this task in its present state; status, GPU and outcome are the caller's to add.

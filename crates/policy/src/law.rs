@@ -26,6 +26,7 @@ pub fn breaches(world: &World) -> Vec<Breach> {
     one_place(world, &mut found);
     no_double_run(world, &mut found);
     one_holder(world, &mut found);
+    one_lock(world, &mut found);
     no_poison(world, &mut found);
     batches_are_exact(world, &mut found);
     found
@@ -103,6 +104,23 @@ fn one_holder(world: &World, found: &mut Vec<Breach>) {
     }
     for (gpu, count) in holders.into_iter().filter(|(_, count)| *count > 1) {
         breach(found, "I7", format!("GPU {gpu} has {count} workers"));
+    }
+}
+
+/// I7 under `gpu_lock: "single"`: nothing starts on a GPU while anything runs on one.
+fn one_lock(world: &World, found: &mut Vec<Breach>) {
+    if !world.has_single_lock() {
+        return;
+    }
+    let on_a_gpu = |worker| world.workers.get(worker).is_some_and(|worker| worker.gpu.is_some());
+    let units = world.units.values().filter(|unit| unit.is_live() && on_a_gpu(&unit.worker));
+    // Those of an earlier brain may have been started under another rule.
+    let (adopted, ours): (Vec<&Unit>, Vec<&Unit>) = units.partition(|unit| unit.adopted);
+    let claims = world.claims.values().filter(|claim| on_a_gpu(&claim.worker)).count();
+    let beside = |unit: &&Unit| adopted.iter().any(|other| other.ordered_at < unit.ordered_at);
+    if ours.len() + claims > 1 || ours.iter().any(beside) {
+        let all = ours.len() + claims + adopted.len();
+        breach(found, "I7", format!("{all} units run at once under a single lock"));
     }
 }
 

@@ -3,7 +3,7 @@
 //! A prior holds until three samples exist. Not here: keeping it on disk (`brain/learned.json`).
 
 use model::config::DEMO_MODEL;
-use model::learned::{Learned, SAMPLES_KEPT};
+use model::learned::{Grants, Learned, SAMPLES_KEPT};
 use model::task::Work;
 use model::{Config, GpuUuid, Millis, Task};
 
@@ -67,6 +67,11 @@ impl Memory {
 
     pub(crate) const fn learned(&self) -> &Learned {
         &self.learned
+    }
+
+    /// What the job types were granted, on the GPUs or in the CPU lane.
+    pub(crate) const fn grants_mut(&mut self, in_cpu_lane: bool) -> &mut Grants {
+        if in_cpu_lane { &mut self.learned.grants_cpu } else { &mut self.learned.grants }
     }
 
     /// An LLM's boot took this long.

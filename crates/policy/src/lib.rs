@@ -14,6 +14,7 @@
 pub mod action;
 pub mod event;
 
+mod ahead;
 mod apply;
 mod batch;
 mod demand;
@@ -23,7 +24,9 @@ mod gpu;
 mod launch;
 mod law;
 mod learn;
+mod lock;
 mod model_choice;
+mod order;
 mod picture;
 mod place;
 mod plan;
@@ -32,6 +35,7 @@ mod retry;
 mod state;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod unit;
 mod why;
 mod worker;

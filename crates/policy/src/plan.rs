@@ -9,6 +9,7 @@
 //!
 //! Not here: how a thing is done. Each pass is a small file; what an earlier pass decided, a later one sees in the draft.
 
+mod agenda;
 mod cpu_lane;
 mod doom;
 mod draft;

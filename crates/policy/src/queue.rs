@@ -1,6 +1,8 @@
 //! What waits: every queued task by entry, and by *shape*, so that a plan looks at heads and never at all tasks.
 //!
-//! Two tasks of one shape can run in exactly the same places; they differ only in their turn. Not here: any choice.
+//! Two tasks of one shape can run in exactly the same places; they differ only in their turn. The tasks of one shape,
+//! job type and priority are a *row*: they age together, so their order is that of their arrival for ever, and nothing is
+//! sorted again as time passes. Not here: any choice, and how rows are ranked (`order`, `turn`).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::task::{GpuRequirement, Needs, Script};
 use model::{BatchId, Config, Entry, Millis, Priority, Task, TaskClass, TaskId};
 
+use crate::order::Arrival;
 use crate::place;
 
 /// What decides where a task can run.
@@ -95,22 +98,8 @@ impl Shape {
     }
 }
 
-/// A place in the one order: urgency first, then arrival. Smaller goes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Rank {
-    urgency: u8,
-    order: u64,
-}
-
-impl Rank {
-    /// The rank of a task of this priority and arrival.
-    pub(crate) const fn new(priority: Priority, order: u64) -> Self {
-        Self { urgency: Priority::URGENT.level() - priority.level(), order }
-    }
-}
-
-/// Longest first within one urgency.
-type Length = (u8, Reverse<u64>, u64);
+/// Longest first within one priority.
+type Length = (Reverse<Priority>, Reverse<u64>, Arrival);
 
 /// A queued task.
 #[derive(Clone, Debug)]
@@ -121,7 +110,7 @@ pub(crate) struct Queued {
     pub order: u64,
     /// Not before.
     pub not_before: Option<Millis>,
-    /// Since when it is known.
+    /// Since when it waits: when it was first seen, or may start.
     pub since: Millis,
     /// Whether somebody wants it to end.
     pub cancelled: bool,
@@ -130,13 +119,12 @@ pub(crate) struct Queued {
 }
 
 impl Queued {
-    /// Its rank.
-    pub(crate) fn rank(&self) -> Rank {
-        Rank::new(self.task.priority, self.order)
+    fn row(&self) -> RowKey {
+        RowKey { job_type: self.task.job_type.clone(), priority: self.task.priority }
     }
 
     fn length(&self) -> Length {
-        (self.rank().urgency, Reverse(expected_ms(&self.task)), self.order)
+        (Reverse(self.task.priority), Reverse(expected_ms(&self.task)), self.arrival())
     }
 }
 
@@ -149,8 +137,9 @@ fn expected_ms(task: &Task) -> u64 {
 /// Startable tasks of one shape.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Line {
-    by_rank: BTreeMap<Rank, Entry>,
+    rows: BTreeMap<RowKey, Row>,
     by_length: BTreeMap<Length, Entry>,
+    count: u64,
     tally: Tally,
 }
 
@@ -165,10 +154,22 @@ pub(crate) struct Tally {
     pub still_since: Millis,
 }
 
+/// What tells the rows of a shape from each other.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RowKey {
+    /// The job type of its tasks.
+    pub job_type: String,
+    /// Their priority.
+    pub priority: Priority,
+}
+
+/// Startable tasks of one shape, job type and priority, in the order of their arrival.
+pub(crate) type Row = BTreeMap<Arrival, Entry>;
+
 impl Line {
     /// How many.
-    pub(crate) fn len(&self) -> usize {
-        self.by_rank.len()
+    pub(crate) const fn len(&self) -> u64 {
+        self.count
     }
 
     /// What they add up to.
@@ -178,23 +179,58 @@ impl Line {
 
     /// How long they have waited, added up.
     pub(crate) fn waited(&self, now: Millis) -> Millis {
-        let sum = i128::from(now.0) * self.len() as i128 - self.tally.since_sum;
+        let sum = i128::from(now.0) * i128::from(self.count) - self.tally.since_sum;
         Millis(i64::try_from(sum.max(0)).unwrap_or(i64::MAX))
     }
 
-    /// The rank of the first.
-    pub(crate) fn rank(&self) -> Option<Rank> {
-        self.by_rank.keys().next().copied()
+    /// Row by row.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (&RowKey, &Row)> {
+        self.rows.iter()
     }
 
-    /// In the one order.
-    pub(crate) fn in_order(&self) -> impl Iterator<Item = (Rank, &Entry)> {
-        self.by_rank.iter().map(|(rank, entry)| (*rank, entry))
+    /// Any of them: the oldest of one of its rows.
+    pub(crate) fn any(&self) -> Option<&Entry> {
+        self.entries().next()
+    }
+
+    /// All of them, row by row.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.rows.values().flat_map(BTreeMap::values)
     }
 
     /// The longest first.
     pub(crate) fn longest_first(&self) -> impl Iterator<Item = &Entry> {
         self.by_length.values()
+    }
+
+    fn insert(&mut self, entry: &Entry, item: &Queued, now: Millis) {
+        let row = self.rows.entry(item.row()).or_default();
+        if row.insert(item.arrival(), entry.clone()).is_none() {
+            if self.count == 0 {
+                self.tally.still_since = now;
+            }
+            self.count += 1;
+            self.tally.since_sum += i128::from(item.since.0);
+            self.tally.length_sum = self.tally.length_sum.saturating_add(expected_ms(&item.task));
+        }
+        if item.shape.batch.is_some() {
+            self.by_length.insert(item.length(), entry.clone());
+        }
+    }
+
+    fn remove(&mut self, item: &Queued, now: Millis) {
+        let key = item.row();
+        let Some(row) = self.rows.get_mut(&key) else { return };
+        if row.remove(&item.arrival()).is_some() {
+            self.count -= 1;
+            self.tally.since_sum -= i128::from(item.since.0);
+            self.tally.length_sum = self.tally.length_sum.saturating_sub(expected_ms(&item.task));
+            self.tally.still_since = now;
+        }
+        if row.is_empty() {
+            self.rows.remove(&key);
+        }
+        self.by_length.remove(&item.length());
     }
 }
 
@@ -264,27 +300,13 @@ impl Queue {
 
     fn line_up(&mut self, entry: &Entry, item: &Queued) {
         let now = self.now;
-        let line = self.lines.entry(item.shape.clone()).or_default();
-        if line.by_rank.is_empty() {
-            line.tally.still_since = now;
-        }
-        line.tally.since_sum += i128::from(item.since.0);
-        line.tally.length_sum = line.tally.length_sum.saturating_add(expected_ms(&item.task));
-        line.by_rank.insert(item.rank(), entry.clone());
-        if item.shape.batch.is_some() {
-            line.by_length.insert(item.length(), entry.clone());
-        }
+        self.lines.entry(item.shape.clone()).or_default().insert(entry, item, now);
     }
 
     fn step_out(&mut self, item: &Queued) {
         if let Some(line) = self.lines.get_mut(&item.shape) {
-            if line.by_rank.remove(&item.rank()).is_some() {
-                line.tally.since_sum -= i128::from(item.since.0);
-                line.tally.length_sum = line.tally.length_sum.saturating_sub(expected_ms(&item.task));
-                line.tally.still_since = self.now;
-            }
-            line.by_length.remove(&item.length());
-            if line.by_rank.is_empty() {
+            line.remove(item, self.now);
+            if line.len() == 0 {
                 self.lines.remove(&item.shape);
             }
         }
@@ -344,13 +366,6 @@ impl Queue {
     /// Those that wish for, or demand, this id.
     pub(crate) fn by_id(&self, task_id: &TaskId) -> impl Iterator<Item = &Entry> {
         self.by_id.get(task_id).into_iter().flatten()
-    }
-
-    /// How many of this class and lane go before this rank.
-    pub(crate) fn ahead_of(&self, rank: Rank, class: TaskClass, cpu_lane: bool) -> u64 {
-        let lines = self.lines.iter();
-        let lines = lines.filter(|(shape, _)| shape.class() == class && shape.in_cpu_lane() == cpu_lane);
-        lines.map(|(_, line)| line.by_rank.range(..rank).count() as u64).sum()
     }
 
     /// Startable tasks by shape.

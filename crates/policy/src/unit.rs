@@ -39,6 +39,10 @@ pub(crate) struct Unit {
     pub phase: Phase,
     /// When it was ordered; what is charged first after a death.
     pub ordered_at: Millis,
+    /// Since when it waited: its age, should it wait again.
+    pub since: Millis,
+    /// Whether an earlier brain ordered it.
+    pub adopted: bool,
     /// Whether a loaded host waited for it.
     pub warm: bool,
     /// The stop that was ordered.
@@ -92,6 +96,8 @@ pub(crate) enum Closing {
     Requeue {
         /// How long it then waits.
         back_off: Millis,
+        /// Whether the attempt counts.
+        charged: bool,
     },
     /// It ends as failed.
     Fail,

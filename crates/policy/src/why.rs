@@ -2,8 +2,10 @@
 //!
 //! Not here: choices; a reason never changes what happens.
 
+use model::reason::Ahead;
 use model::{GpuState, Millis, Reason, TaskClass, TaskId};
 
+use crate::ahead::Standing;
 use crate::gpu::Gpu;
 use crate::model_choice::{choose, exists_somewhere};
 use crate::place;
@@ -62,6 +64,21 @@ pub(crate) fn reason_of(world: &World, now: Millis, item: &Queued) -> (Reason, O
     }
 }
 
+/// A rule that holds it back although there may be room: the single lock, or too many of its type in a row.
+fn of_rules(world: &World, now: Millis, item: &Queued) -> Option<(Reason, Option<Millis>)> {
+    let (job_type, grants) = (&item.task.job_type, world.grants(item.shape.in_cpu_lane()));
+    if let Some(limit) = world.turns.limit_reached(grants, job_type)
+        && world.turns.must_wait(grants, job_type)
+    {
+        return Some((Reason::TooManyInARow { job_type: job_type.clone(), limit }, None));
+    }
+    let holder = world.lock_holder().filter(|_| !item.shape.in_cpu_lane())?;
+    let ahead = world.standing(now, item).ahead;
+    let start = after(world, now, world.workers.get(holder.worker).into_iter(), 1, ahead, item);
+    let gpu = world.gpu_of(holder.worker).map_or_else(|| "cpu".to_owned(), Gpu::key);
+    Some((Reason::Locked { task: holder.task.clone(), gpu, ahead }, start))
+}
+
 fn of_parked(item: &Queued, in_s: f64) -> Reason {
     let failed = item.task.history.last().is_some_and(|past| past.was.is_none() && past.error.is_some());
     if failed {
@@ -72,17 +89,37 @@ fn of_parked(item: &Queued, in_s: f64) -> Reason {
     }
 }
 
-fn ahead_of(world: &World, item: &Queued) -> u64 {
-    world.queue.ahead_of(item.rank(), item.shape.class(), item.shape.in_cpu_lane())
+/// Why a task waits that there is room for: others go first, or it is another job type's turn.
+fn behind(world: &World, now: Millis, item: &Queued, standing: Standing) -> (Reason, Option<Millis>) {
+    if standing.ahead.count == 0 {
+        return (Reason::Next, Some(now));
+    }
+    let Some(next) = standing.turn_of else { return (Reason::Behind { ahead: standing.ahead }, None) };
+    let total = &world.grants(item.shape.in_cpu_lane()).total;
+    let starts = |job_type: &str| total.get(job_type).copied().unwrap_or_default();
+    let job_type = item.task.job_type.clone();
+    let reason = Reason::NotItsTurn {
+        starts: starts(&job_type),
+        weight: world.turns.weight(&job_type),
+        next_starts: starts(&next),
+        next_weight: world.turns.weight(&next),
+        job_type,
+        next,
+    };
+    (reason, None)
 }
 
 fn of_cpu_lane(world: &World, now: Millis, item: &Queued) -> (Reason, Option<Millis>) {
     let Some(worker) = world.cpu_worker() else { return (Reason::NoWorker, None) };
-    let (slots, ahead) = (world.cpu_slots(), ahead_of(world, item));
+    let (slots, standing) = (world.cpu_slots(), world.standing(now, item));
+    if let Some(held) = of_rules(world, now, item) {
+        return held;
+    }
     let load = world.units_on(worker).filter(|unit| unit.is_live()).count() + worker.claims.len();
     if load < slots as usize {
-        return if ahead == 0 { (Reason::Next, Some(now)) } else { (Reason::Behind { ahead }, None) };
+        return behind(world, now, item, standing);
     }
+    let ahead = standing.ahead;
     let start = after(world, now, std::iter::once(worker), u64::from(slots), ahead, item);
     (Reason::CpuLaneFull { slots, ahead }, start)
 }
@@ -112,6 +149,9 @@ fn of_llm(world: &World, now: Millis, item: &Queued, wanted: Option<&str>) -> (R
     if able.iter().all(|(_, worker)| worker.is_none()) {
         return (Reason::NoWorker, None);
     }
+    if let Some(held) = of_rules(world, now, item) {
+        return held;
+    }
     if let Some(found) = of_loaded_llm(world, now, item, wanted, &able) {
         return found;
     }
@@ -135,12 +175,10 @@ fn of_llm(world: &World, now: Millis, item: &Queued, wanted: Option<&str>) -> (R
         );
         return (Reason::NoEngine { detail }, Some(failure.again_at));
     }
-    if let Some((gpu, _)) = choices.find(|(gpu, _)| gpu.state_at(now).0 == GpuState::Idle) {
-        let ahead = ahead_of(world, item);
-        let free = world.worker_on(gpu).is_some_and(|worker| worker.load() == 0);
-        if free {
-            return if ahead == 0 { (Reason::Next, Some(now)) } else { (Reason::Behind { ahead }, None) };
-        }
+    if let Some((gpu, _)) = choices.find(|(gpu, _)| gpu.state_at(now).0 == GpuState::Idle)
+        && world.worker_on(gpu).is_some_and(|worker| worker.load() == 0)
+    {
+        return behind(world, now, item, world.standing(now, item));
     }
     of_busy_gpus(world, now, item, &able)
 }
@@ -182,14 +220,11 @@ fn of_loaded_llm(
         let slots: u32 = ready.iter().map(|(_, _, parallel)| *parallel).sum();
         let live = |worker: &Worker| world.units_on(worker).filter(|unit| unit.is_live()).count();
         let load: usize = ready.iter().map(|(worker, ..)| live(worker) + worker.claims.len()).sum();
-        let ahead = ahead_of(world, item);
+        let standing = world.standing(now, item);
         if load < slots as usize {
-            return Some(if ahead == 0 {
-                (Reason::Next, Some(now))
-            } else {
-                (Reason::Behind { ahead }, None)
-            });
+            return Some(behind(world, now, item, standing));
         }
+        let ahead = standing.ahead;
         let workers = ready.iter().map(|(worker, ..)| *worker);
         let start = after(world, now, workers, u64::from(slots), ahead, item);
         return Some((Reason::WaitingForSlot { model: (*model).to_owned(), slots, ahead }, start));
@@ -213,6 +248,9 @@ fn of_script(world: &World, now: Millis, item: &Queued) -> (Reason, Option<Milli
     if able.iter().all(|(_, worker)| worker.is_none()) {
         return (Reason::NoWorker, None);
     }
+    if let Some(held) = of_rules(world, now, item) {
+        return held;
+    }
     let idle = able.iter().find(|(gpu, worker)| {
         gpu.state_at(now).0 == GpuState::Idle && worker.is_some_and(|worker| worker.load() == 0)
     });
@@ -227,8 +265,7 @@ fn of_script(world: &World, now: Millis, item: &Queued) -> (Reason, Option<Milli
             );
             return (Reason::Held { detail }, None);
         }
-        let ahead = ahead_of(world, item);
-        return if ahead == 0 { (Reason::Next, Some(now)) } else { (Reason::Behind { ahead }, None) };
+        return behind(world, now, item, world.standing(now, item));
     }
     let some_script_gpu = able.iter().any(|(gpu, _)| {
         matches!(gpu.state_at(now).0, GpuState::BootingScript | GpuState::ScriptBusy | GpuState::Cooling)
@@ -239,7 +276,7 @@ fn of_script(world: &World, now: Millis, item: &Queued) -> (Reason, Option<Milli
             .queue
             .lines()
             .filter(|(shape, _)| shape.class() == TaskClass::Script && !shape.in_cpu_lane());
-        let backlog = backlog.map(|(_, line)| line.len() as u64).sum();
+        let backlog = backlog.map(|(_, line)| line.len()).sum();
         let evict_above = u64::from(world.config.resource_manager.eviction_policy.min_script_queue_for_evict);
         return (Reason::LlmKept { backlog, evict_above }, None);
     }
@@ -252,9 +289,9 @@ fn of_busy_gpus(
     item: &Queued,
     able: &[(&Gpu, Option<&Worker>)],
 ) -> (Reason, Option<Millis>) {
-    let ahead = ahead_of(world, item);
+    let ahead = world.standing(now, item).ahead;
     let cooling = able.iter().find(|(gpu, _)| gpu.state_at(now).0 == GpuState::Cooling);
-    if let Some((gpu, _)) = cooling.filter(|_| ahead == 0) {
+    if let Some((gpu, _)) = cooling.filter(|_| ahead.count == 0) {
         return (Reason::Cooling { gpu: gpu.key() }, gpu.cooled_at());
     }
     let workers = able.iter().filter_map(|(_, worker)| *worker);
@@ -268,7 +305,7 @@ fn after<'w>(
     now: Millis,
     workers: impl Iterator<Item = &'w Worker>,
     slots: u64,
-    ahead: u64,
+    ahead: Ahead,
     item: &Queued,
 ) -> Option<Millis> {
     let ends = workers.flat_map(|worker| world.units_on(worker).map(move |unit| (worker, unit)));
@@ -277,7 +314,7 @@ fn after<'w>(
         .map(|(worker, unit)| expected_end(world, now, worker, unit))
         .min()?;
     let turn = world.memory.run(&world.config, &item.task, None, None).p50;
-    let rounds = i64::try_from(ahead / slots.max(1)).unwrap_or(i64::MAX);
+    let rounds = i64::try_from(ahead.count / slots.max(1)).unwrap_or(i64::MAX);
     Some(first + Millis(turn.0.saturating_mul(rounds)))
 }
 

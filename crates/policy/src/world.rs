@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use model::gpu::Ram;
-use model::learned::Learned;
+use model::learned::{Grants, Learned};
 use model::link::AttemptReport;
 use model::picture::EndedPicture;
 use model::{
@@ -18,8 +18,10 @@ use crate::demand::Demand;
 use crate::gpu::Gpu;
 use crate::launch::Launching;
 use crate::learn::Memory;
+use crate::order::Ageing;
 use crate::place;
 use crate::queue::{Queue, Queued, Shape, What};
+use crate::turn::Turns;
 use crate::unit::{Claim, Unit};
 use crate::worker::{Llm, Worker};
 
@@ -30,6 +32,7 @@ const ENDED_REMEMBERED: usize = 1_024;
 #[derive(Clone, Debug)]
 pub struct World {
     pub(crate) config: Config,
+    pub(crate) turns: Turns,
     pub(crate) memory: Memory,
     /// How often LLM requests come.
     pub(crate) demand: Demand,
@@ -48,11 +51,20 @@ pub struct World {
     pub(crate) batches_seen: u64,
     pub(crate) exclusive_since: Option<Millis>,
     pub(crate) cancel_on_return: BTreeSet<TaskId>,
-    pub(crate) back_off: BTreeMap<TaskId, Millis>,
+    pub(crate) returning: BTreeMap<TaskId, Returning>,
     pub(crate) down: Option<Down>,
     pub(crate) ended: EndedPicture,
     pub(crate) ended_lately: VecDeque<TaskId>,
     pub(crate) anomalies: BTreeMap<&'static str, u64>,
+}
+
+/// A task on its way back into its queue: what its file does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Returning {
+    /// Not to be started before.
+    pub not_before: Option<Millis>,
+    /// Since when it waits: its age stays with it.
+    pub since: Millis,
 }
 
 /// Somebody wants the machine freed.
@@ -97,6 +109,7 @@ impl World {
         Self {
             memory: Memory::new(learned),
             demand: Demand::default(),
+            turns: Turns::new(&config.fairness),
             config,
             now: Millis::ZERO,
             inventory: None,
@@ -112,7 +125,7 @@ impl World {
             batches_seen: 0,
             exclusive_since: None,
             cancel_on_return: BTreeSet::new(),
-            back_off: BTreeMap::new(),
+            returning: BTreeMap::new(),
             down: None,
             ended: EndedPicture::default(),
             ended_lately: VecDeque::new(),
@@ -124,6 +137,17 @@ impl World {
     #[must_use]
     pub const fn learned(&self) -> &Learned {
         self.memory.learned()
+    }
+
+    /// How waiting raises a task.
+    pub(crate) fn ageing(&self) -> Ageing {
+        Ageing::of_seconds(self.config.fairness.ageing_s)
+    }
+
+    /// What the job types were granted, on the GPUs or in the CPU lane.
+    pub(crate) const fn grants(&self, in_cpu_lane: bool) -> &Grants {
+        let learned = self.memory.learned();
+        if in_cpu_lane { &learned.grants_cpu } else { &learned.grants }
     }
 
     /// The configuration it decides by.

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use desk::{Brain, Desk, batch, complete, failed, id, names};
 use gpuspool_cli::{Console, exit, run};
+use model::reason::Ahead;
 use model::request::{AboutTask, Answer, Verb};
 use model::task::TaskRecord;
 use model::{AttemptKey, Durability, Reason, Status, TaskClass, TaskId};
@@ -120,7 +121,8 @@ fn a_living_brain_is_asked() {
     let desk = Desk::new();
     let name = desk.gpuspool(&["submit", "--prompt", "x"]).out.trim().to_owned();
     let _brain = Brain::answering(&desk, |verb, ids| {
-        let reason = Reason::WaitingForSlot { model: "qwen2.5:7b".into(), slots: 2, ahead: 3 };
+        let ahead = Ahead { count: 3, only_older_in_s: None };
+        let reason = Reason::WaitingForSlot { model: "qwen2.5:7b".into(), slots: 2, ahead };
         let about = ids.iter().map(|id| AboutTask {
             id: id.clone(),
             task_id: TaskId::new(id.as_str()).ok(),

@@ -3,7 +3,7 @@
 use model::{AttemptKey, Entry, Millis, TaskId, WorkerId};
 
 use crate::unit::{Closing, Phase, Unit};
-use crate::world::World;
+use crate::world::{Returning, World};
 
 impl World {
     pub(super) fn started(
@@ -35,6 +35,8 @@ impl World {
             // The orders of a dead worker were never read: what was given to it in its last moment did not begin.
             phase: if lost { Phase::Lost { charge: false } } else { Phase::Ordered },
             ordered_at: claim.at,
+            since: claim.queued.since,
+            adopted: false,
             warm: claim.warm,
             stop: None,
             cancelled: claim.cancelled,
@@ -53,6 +55,7 @@ impl World {
 
     pub(super) fn start_lost(&mut self, at: Millis, entry: &Entry) {
         if let Some(claim) = self.claims.remove(entry) {
+            self.take_turn_back(&claim.task);
             if let Some(worker) = self.workers.get_mut(&claim.worker) {
                 worker.claims.remove(entry);
             }
@@ -97,16 +100,23 @@ impl World {
     pub(super) fn requeued(&mut self, at: Millis, task_id: &TaskId) {
         let keys: Vec<AttemptKey> = self.attempts_of(task_id).cloned().collect();
         let found = keys.into_iter().find_map(|key| match self.units.get(&key)?.closing {
-            Some(Closing::Requeue { back_off }) => Some((key, back_off)),
+            Some(Closing::Requeue { back_off, charged }) => Some((key, back_off, charged)),
             _ => None,
         });
-        let Some((key, back_off)) = found else { return self.anomaly("requeued_unknown_task") };
+        let Some((key, back_off, charged)) = found else { return self.anomaly("requeued_unknown_task") };
+        // What does not count as an attempt does not count as a turn.
+        if !charged && let Some(task) = self.units.get(&key).map(|unit| unit.task.clone()) {
+            self.take_turn_back(&task);
+        }
         if self.units.get(&key).is_some_and(|unit| unit.cancelled) {
             self.cancel_on_return.insert(task_id.clone());
             self.queue.cancel(task_id);
         }
-        if back_off > Millis::ZERO && !self.is_queued(task_id) {
-            self.back_off.insert(task_id.clone(), at + back_off);
+        if let Some(since) = self.units.get(&key).map(|unit| unit.since)
+            && !self.is_queued(task_id)
+        {
+            let not_before = Some(at + back_off).filter(|time| *time > at);
+            self.returning.insert(task_id.clone(), Returning { not_before, since });
         }
         if let Some(batch) = self.units.get(&key).and_then(|unit| unit.task.batch_id.clone())
             && let Some(batch) = self.batches.get_mut(&batch)

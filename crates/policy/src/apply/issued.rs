@@ -1,6 +1,7 @@
 //! Actions that are about to be carried out: from here on no plan issues them again.
 
 use model::link::{EngineOrder, HostOrder, StopWhy};
+use model::task::GpuRequirement;
 use model::{AttemptKey, Entry, Millis, Task, WorkerId};
 
 use crate::action::Action;
@@ -19,8 +20,8 @@ impl World {
             Action::Hosts { worker, hosts } => self.hosts_issued(at, &worker, hosts),
             Action::Stop { key, why, .. } => self.stop_issued(&key, why),
             Action::Finish { key, .. } => self.closing(&key, Closing::Finish),
-            Action::Requeue { key, task, back_off, .. } => {
-                self.closing(&key, Closing::Requeue { back_off });
+            Action::Requeue { key, task, back_off, charged, .. } => {
+                self.closing(&key, Closing::Requeue { back_off, charged });
                 if let Some(unit) = self.units.get_mut(&key) {
                     unit.task = task;
                 }
@@ -55,7 +56,15 @@ impl World {
         to.claims.insert(entry.clone());
         let warm = queued.shape.host().is_some_and(|host| to.has_host(host));
         let cancelled = queued.cancelled;
+        let in_cpu_lane = queued.shape.in_cpu_lane();
+        self.turns.grant(self.memory.grants_mut(in_cpu_lane), &task.job_type);
         self.claims.insert(entry, Claim { queued, task, worker, at, warm, cancelled });
+    }
+
+    /// A start came to nothing: its job type has its turn again.
+    pub(super) fn take_turn_back(&mut self, task: &Task) {
+        let in_cpu_lane = task.gpu == GpuRequirement::None;
+        self.turns.give_back(self.memory.grants_mut(in_cpu_lane), &task.job_type);
     }
 
     fn engine_issued(&mut self, at: Millis, id: &WorkerId, engine: Option<EngineOrder>) {

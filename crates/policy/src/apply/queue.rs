@@ -1,10 +1,11 @@
 //! Facts about queue folders and batches.
 
-use model::{Entry, Millis, Task, TaskClass};
+use model::{Entry, Millis, Task, TaskClass, TaskId};
 
 use crate::batch::Batch;
 use crate::event::BatchFacts;
 use crate::queue::{Queued, Shape};
+use crate::unit::{Closing, Unit};
 use crate::world::World;
 
 impl World {
@@ -22,8 +23,13 @@ impl World {
         if is_new && shape.class() == TaskClass::Llm {
             self.demand.came(at);
         }
-        let backed_off = self.back_off.remove(&task.task_id);
-        let not_before = not_before.max(backed_off).filter(|time| *time > at);
+        let returning = self.returning.remove(&task.task_id);
+        let known = self.queue.get(&entry).filter(|known| known.task.task_id == task.task_id);
+        let waits_since = returning.map(|returning| returning.since).or(known.map(|known| known.since));
+        // Its file may be back before that is told.
+        let waits_since = waits_since.or_else(|| self.going_back(&task.task_id).map(|unit| unit.since));
+        let since = waits_since.unwrap_or_else(|| not_before.unwrap_or(at).max(at));
+        let not_before = not_before.max(returning.and_then(|it| it.not_before)).filter(|time| *time > at);
         let cancelled = self.cancel_on_return.remove(&task.task_id)
             || self.queue.get(&entry).is_some_and(|known| known.cancelled);
         let not_before = not_before.filter(|_| !cancelled);
@@ -32,7 +38,13 @@ impl World {
         if let Some(batch) = task.batch_id.as_ref().and_then(|id| self.batches.get_mut(id)) {
             batch.heard_at = at;
         }
-        self.queue.insert(entry, Queued { task, order, not_before, since: at, cancelled, shape }, at);
+        self.queue.insert(entry, Queued { task, order, not_before, since, cancelled, shape }, at);
+    }
+
+    /// The attempt of a task that is being put back into its queue.
+    fn going_back(&self, task_id: &TaskId) -> Option<&Unit> {
+        let mut units = self.attempts_of(task_id).filter_map(|key| self.units.get(key));
+        units.find(|unit| matches!(unit.closing, Some(Closing::Requeue { .. })))
     }
 
     pub(super) fn batch(&mut self, at: Millis, facts: BatchFacts) {

@@ -58,6 +58,7 @@ impl World {
 
     fn start_undone(&mut self, at: Millis, entry: Entry) {
         let Some(claim) = self.claims.remove(&entry) else { return self.anomaly("undone_unknown_start") };
+        self.take_turn_back(&claim.task);
         if let Some(worker) = self.workers.get_mut(&claim.worker) {
             worker.claims.remove(&entry);
         }

@@ -141,6 +141,8 @@ impl World {
             task,
             phase: Phase::Ordered,
             ordered_at: at,
+            since: at,
+            adopted: true,
             warm: true,
             stop,
             cancelled: stop == Some(model::link::StopWhy::Cancel),

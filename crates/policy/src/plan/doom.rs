@@ -22,7 +22,7 @@ pub(super) fn doom(draft: &mut Draft<'_>) {
     }
     for (shape, line) in world.queue.lines() {
         let Some(error) = never_runs(world, shape) else { continue };
-        for (_, entry) in line.in_order().take(AT_ONCE) {
+        for entry in line.entries().take(AT_ONCE) {
             fail(draft, entry, error.clone());
         }
     }

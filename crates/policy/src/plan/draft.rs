@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use model::learned::Grants;
 use model::link::{EngineOrder, HostOrder, StopWhy};
+use model::task::GpuRequirement;
 use model::{AttemptKey, Entry, GpuState, GpuUuid, Millis, Reason, Task, TaskId, WorkerId};
 
 use crate::action::{Action, Plan};
@@ -23,6 +25,8 @@ pub(super) struct Draft<'w> {
     pub spoken_for: BTreeSet<&'w Entry>,
     /// Busy LLMs that get no further requests, so that scripts get their room.
     pub drained: u64,
+    /// What the job types were granted, this plan's starts included: on the GPUs, and in the CPU lane.
+    grants: [Grants; 2],
     actions: Vec<Action>,
     wake_at: Option<Millis>,
     heads: Vec<(TaskId, Reason)>,
@@ -66,6 +70,7 @@ impl<'w> Draft<'w> {
             exclusive: world.exclusive(now),
             spoken_for: BTreeSet::new(),
             drained: 0,
+            grants: [false, true].map(|in_cpu_lane| world.grants(in_cpu_lane).clone()),
             actions: Vec::new(),
             wake_at: None,
             heads: Vec::new(),
@@ -112,6 +117,11 @@ impl<'w> Draft<'w> {
         self.heads.push((task_id, reason));
     }
 
+    /// What the job types were granted, this plan's starts included.
+    pub(super) const fn grants(&self, in_cpu_lane: bool) -> &Grants {
+        if in_cpu_lane { &self.grants[1] } else { &self.grants[0] }
+    }
+
     /// Orders a stop, once.
     pub(super) fn stop(&mut self, worker: &WorkerId, key: &AttemptKey, why: StopWhy) {
         if self.stopping.insert(key.clone()) {
@@ -125,6 +135,8 @@ impl<'w> Draft<'w> {
         task.attempt += 1;
         task.charged += 1;
         self.spoken_for.insert(entry);
+        let grants = &mut self.grants[usize::from(task.gpu == GpuRequirement::None)];
+        self.world.turns.grant(grants, &task.job_type);
         self.act(Action::Start { entry: entry.clone(), worker: worker.clone(), task });
     }
 

@@ -17,7 +17,7 @@ pub(super) fn make_room(draft: &mut Draft<'_>) {
         .lines()
         .filter(|(shape, _)| !shape.in_cpu_lane() && exclusive.has(shape.batch.as_ref()))
         .filter(|(shape, _)| world.misfit(shape).is_none())
-        .map(|(shape, line)| (shape, line.len() as u64))
+        .map(|(shape, line)| (shape, line.len()))
         .collect();
     let drained_at =
         batch.since + Millis::from_secs_f64(world.config.resource_manager.batch_settings.drain_s);

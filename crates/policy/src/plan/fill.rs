@@ -8,13 +8,14 @@ use std::collections::BTreeSet;
 use model::link::EngineOrder;
 use model::{Millis, TaskClass};
 
+use super::agenda::Agenda;
 use super::cpu_lane::CpuLane;
 use super::draft::Draft;
 use super::scripts;
 use super::stream::{Stream, streams};
 use crate::model_choice::{Choice, choose};
 use crate::place;
-use crate::queue::{Rank, Shape, What};
+use crate::queue::{Shape, What};
 
 /// What came of the head of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,43 +35,94 @@ pub(super) struct Left<'w> {
 }
 
 pub(super) fn fill<'w>(draft: &mut Draft<'w>) -> Vec<Left<'w>> {
-    let world = draft.world;
     let mut lane = CpuLane::new(draft);
-    let mut streams = streams(draft);
-    let mut order: BTreeSet<(Rank, usize)> = BTreeSet::new();
+    let (of_cpu_lane, of_gpus): (Vec<_>, Vec<_>) =
+        streams(draft).into_iter().partition(|stream| stream.shape.in_cpu_lane());
+    let mut left = fill_lane(draft, &mut lane, of_gpus, false);
+    left.extend(fill_lane(draft, &mut lane, of_cpu_lane, true));
+    left
+}
+
+/// Places the heads of these streams until there is nothing more for any of them.
+fn fill_lane<'w>(
+    draft: &mut Draft<'w>,
+    lane: &mut CpuLane<'w>,
+    mut streams: Vec<Stream<'w>>,
+    in_cpu_lane: bool,
+) -> Vec<Left<'w>> {
+    let world = draft.world;
+    let mut agenda = Agenda::default();
+    streams.retain(|stream| is_open(draft, stream.shape));
     for (at, stream) in streams.iter_mut().enumerate() {
-        if is_open(draft, stream.shape)
-            && let Some(rank) = stream.rank()
-        {
-            order.insert((rank, at));
+        for row in 0..stream.rows() {
+            enter(draft, &mut agenda, stream, (at, row));
         }
     }
+    let mut locked = !in_cpu_lane && world.lock_holder().is_some();
+    let mut ended = BTreeSet::new();
     let mut left = Vec::new();
-    while let Some((_, at)) = order.pop_first() {
+    while let Some((at, row)) = agenda.pop(&world.turns, draft.grants(in_cpu_lane)) {
         let stream = &mut streams[at];
-        let Some((entry, item)) = stream.head().and_then(|entry| Some((entry, world.queue.get(entry)?)))
-        else {
+        let Some((entry, item, _)) = stream.head(draft, row).filter(|_| !ended.contains(&at)) else {
             continue;
         };
         // Its file's name is still in somebody's hands, or this plan ends it.
         let passed_over = world.claims.contains_key(entry) || draft.spoken_for.contains(entry);
         let placed = match stream.shape.what {
             _ if passed_over => Placed::Yes,
+            // It waits for the lock, not for room: nothing has to leave for it.
+            _ if locked => {
+                prepare(draft, stream.shape);
+                ended.insert(at);
+                continue;
+            }
             What::Llm(_) => place_llm(draft, stream, entry, item),
-            What::Script(_) if stream.shape.in_cpu_lane() => lane.place(draft, entry, item),
+            What::Script(_) if in_cpu_lane => lane.place(draft, entry, item),
             What::Script(_) => scripts::place(draft, entry, item),
         };
+        let starts = !passed_over && draft.spoken_for.contains(entry);
+        locked |= starts && !in_cpu_lane && world.has_single_lock();
+        // As it waits on, it may come to stand before others.
+        if !starts && let Some(time) = world.ageing().next_rise(item.task.priority, item.since, draft.now) {
+            draft.wake(time);
+        }
         if placed == Placed::No {
+            // The same room would do for the others of its shape.
+            ended.insert(at);
             let (shape, count) = (stream.shape, stream.left);
             left.push(Left { shape, count, since: item.since, task: &item.task });
             continue;
         }
-        stream.advance();
-        if let Some(rank) = stream.rank() {
-            order.insert((rank, at));
-        }
+        stream.advance(row);
+        enter(draft, &mut agenda, stream, (at, row));
     }
     left
+}
+
+/// Lets an LLM load, or stay, for what waits for the single lock.
+fn prepare(draft: &mut Draft<'_>, shape: &Shape) {
+    let What::Llm(wanted) = &shape.what else { return };
+    match serving(draft, shape, wanted.as_deref()).first() {
+        Some(at) => draft.desks[*at].taken = true,
+        None => drop(boot(draft, shape, wanted.as_deref(), true)),
+    }
+}
+
+/// Desks whose LLM, loaded or to come, would do.
+fn serving(draft: &Draft<'_>, shape: &Shape, wanted: Option<&str>) -> Vec<usize> {
+    let serves = |at: &usize| {
+        let desk = &draft.desks[*at];
+        let right = desk.serves().is_some_and(|(_, model, _)| wanted.is_none_or(|name| name == model));
+        right && place::fits(shape, &desk.gpu.facts)
+    };
+    (0..draft.desks.len()).filter(serves).collect()
+}
+
+/// Puts the head of a row on the agenda.
+fn enter<'w>(draft: &Draft<'w>, agenda: &mut Agenda<'w>, stream: &mut Stream<'w>, at: (usize, usize)) {
+    if let Some((_, item, rank)) = stream.head(draft, at.1) {
+        agenda.insert(rank, &item.task.job_type, at);
+    }
 }
 
 /// Whether tasks of this shape may start now at all.
@@ -88,13 +140,7 @@ fn place_llm<'w>(
     let shape = &item.shape;
     let What::Llm(wanted) = &shape.what else { return Placed::No };
     let wanted = wanted.as_deref();
-    let serving: Vec<usize> = (0..draft.desks.len())
-        .filter(|at| {
-            let desk = &draft.desks[*at];
-            let right = desk.serves().is_some_and(|(_, model, _)| wanted.is_none_or(|name| name == model));
-            right && place::fits(shape, &desk.gpu.facts)
-        })
-        .collect();
+    let serving = serving(draft, shape, wanted);
     let free = |at: usize| match &draft.desks[at].llm {
         Some(llm) if !draft.desks[at].taken => llm.free,
         _ => 0,

@@ -3,20 +3,28 @@
 use model::TaskClass;
 
 use super::draft::Draft;
-use crate::queue::{Queued, Rank};
+use crate::order::{Arrival, Urgency};
+use crate::queue::Queued;
+use crate::turn::TurnKey;
 use crate::why::reason_of;
+
+/// A place in the one order, turns included.
+type Place = (Urgency, TurnKey, Arrival);
 
 pub(super) fn heads(draft: &mut Draft<'_>) {
     let world = draft.world;
     for class in TaskClass::ALL {
-        let mut first: Option<(Rank, &Queued)> = None;
-        for (_, line) in world.queue.lines().filter(|(shape, _)| shape.class() == class) {
-            let waits = line.in_order().find(|(_, entry)| !draft.spoken_for.contains(*entry));
-            if let Some((rank, entry)) = waits
-                && first.is_none_or(|(best, _)| rank < best)
-                && let Some(item) = world.queue.get(entry)
-            {
-                first = Some((rank, item));
+        let mut first: Option<(Place, &Queued)> = None;
+        for (shape, line) in world.queue.lines().filter(|(shape, _)| shape.class() == class) {
+            let grants = draft.grants(shape.in_cpu_lane());
+            for (key, row) in line.rows() {
+                let waits = row.values().find(|entry| !draft.spoken_for.contains(*entry));
+                let Some(item) = waits.and_then(|entry| world.queue.get(entry)) else { continue };
+                let rank = item.rank(world.ageing(), draft.now);
+                let place = (rank.urgency, world.turns.key(grants, &key.job_type), rank.arrival);
+                if first.as_ref().is_none_or(|(best, _)| place < *best) {
+                    first = Some((place, item));
+                }
             }
         }
         let parked = || world.queue.first_parked(class).filter(|entry| !draft.spoken_for.contains(*entry));

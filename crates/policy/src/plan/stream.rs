@@ -1,4 +1,4 @@
-//! Queued tasks of one shape, in their order, as `fill` takes them.
+//! Queued tasks of one shape, row by row, as `fill` takes them.
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
@@ -6,65 +6,93 @@ use std::iter::Peekable;
 use model::Entry;
 
 use super::draft::Draft;
-use crate::queue::{Queued, Rank, Shape};
+use crate::order::Rank;
+use crate::queue::{Line, Queued, Shape};
 
 /// Startable tasks of one shape.
 pub(super) struct Stream<'w> {
     pub shape: &'w Shape,
-    /// How many are left, the next one included.
+    /// How many are left.
     pub left: u64,
-    items: Peekable<Box<dyn Iterator<Item = (Rank, &'w Entry)> + 'w>>,
+    rows: Vec<StreamRow<'w>>,
+}
+
+/// Tasks of one shape that follow each other.
+struct StreamRow<'w> {
+    /// Where all of them stand; none where each stands for itself.
+    place: Option<Rank>,
+    items: Peekable<Box<dyn Iterator<Item = &'w Entry> + 'w>>,
+}
+
+impl<'w> StreamRow<'w> {
+    fn new(place: Option<Rank>, items: impl Iterator<Item = &'w Entry> + 'w) -> Self {
+        let items: Box<dyn Iterator<Item = &'w Entry> + 'w> = Box::new(items);
+        Self { place, items: items.peekable() }
+    }
 }
 
 impl<'w> Stream<'w> {
-    /// The rank of the next.
-    pub(super) fn rank(&mut self) -> Option<Rank> {
-        self.items.peek().map(|(rank, _)| *rank)
+    const fn new(shape: &'w Shape) -> Self {
+        Self { shape, left: 0, rows: Vec::new() }
     }
 
-    /// The next.
-    pub(super) fn head(&mut self) -> Option<&'w Entry> {
-        self.items.peek().map(|(_, entry)| *entry)
+    /// How many rows it has.
+    pub(super) const fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The next of a row, and its place in the one order.
+    pub(super) fn head(&mut self, draft: &Draft<'w>, row: usize) -> Option<(&'w Entry, &'w Queued, Rank)> {
+        let row = self.rows.get_mut(row)?;
+        let world = draft.world;
+        while let Some(entry) = row.items.peek().copied() {
+            if let Some(item) = world.queue.get(entry) {
+                let rank = row.place.unwrap_or_else(|| item.rank(world.ageing(), draft.now));
+                return Some((entry, item, rank));
+            }
+            row.items.next();
+        }
+        None
     }
 
     /// On to the one after it.
-    pub(super) fn advance(&mut self) {
-        self.items.next();
-        self.left = self.left.saturating_sub(1);
+    pub(super) fn advance(&mut self, row: usize) {
+        if let Some(row) = self.rows.get_mut(row) {
+            row.items.next();
+            self.left = self.left.saturating_sub(1);
+        }
     }
 }
 
 /// All streams. Items of an exclusive batch go longest first, at the place of the batch's first item.
 pub(super) fn streams<'w>(draft: &Draft<'w>) -> Vec<Stream<'w>> {
-    let queue = &draft.world.queue;
+    let world = draft.world;
     let exclusive = draft.exclusive.as_ref();
-    let mut streams: Vec<Stream<'w>> = Vec::new();
-    for (shape, line) in queue.lines() {
-        let by_length = exclusive.is_some_and(|exclusive| exclusive.has(shape.batch.as_ref()));
-        let items: Box<dyn Iterator<Item = (Rank, &'w Entry)> + 'w> = match line.rank() {
-            Some(rank) if by_length => Box::new(line.longest_first().map(move |entry| (rank, entry))),
-            _ => Box::new(line.in_order()),
-        };
-        streams.push(Stream { shape, left: line.len() as u64, items: items.peekable() });
+    let mut streams: BTreeMap<&'w Shape, Stream<'w>> = BTreeMap::new();
+    for (shape, line) in world.queue.lines() {
+        let mut stream = Stream::new(shape);
+        stream.left = line.len();
+        if exclusive.is_some_and(|exclusive| exclusive.has(shape.batch.as_ref())) {
+            stream.rows.push(StreamRow::new(first_place(draft, line), line.longest_first()));
+        } else {
+            stream.rows.extend(line.rows().map(|(_, row)| StreamRow::new(None, row.values())));
+        }
+        streams.insert(shape, stream);
     }
-    streams.extend(matured(draft));
-    streams
-}
-
-/// Parked tasks whose time came since the last event: the world learns of that only with the next one.
-fn matured<'w>(draft: &Draft<'w>) -> Vec<Stream<'w>> {
-    let queue = &draft.world.queue;
-    let mut by_shape: BTreeMap<&'w Shape, Vec<(Rank, &'w Entry)>> = BTreeMap::new();
-    for entry in queue.matured(draft.now) {
-        if let Some(item) = queue.get(entry) {
-            by_shape.entry(&item.shape).or_default().push((Queued::rank(item), entry));
+    // Parked tasks whose time came since the last event: the world learns of that only with the next one.
+    for entry in world.queue.matured(draft.now) {
+        if let Some(item) = world.queue.get(entry) {
+            let stream = streams.entry(&item.shape).or_insert_with(|| Stream::new(&item.shape));
+            stream.left += 1;
+            stream.rows.push(StreamRow::new(None, std::iter::once(entry)));
         }
     }
-    let stream = |(shape, mut items): (&'w Shape, Vec<(Rank, &'w Entry)>)| {
-        items.sort_unstable();
-        let left = items.len() as u64;
-        let items: Box<dyn Iterator<Item = (Rank, &'w Entry)> + 'w> = Box::new(items.into_iter());
-        Stream { shape, left, items: items.peekable() }
-    };
-    by_shape.into_iter().map(stream).collect()
+    streams.into_values().collect()
+}
+
+/// The place of the first of a line.
+fn first_place(draft: &Draft<'_>, line: &Line) -> Option<Rank> {
+    let firsts = line.rows().filter_map(|(_, row)| row.values().next());
+    let ranks = firsts.filter_map(|entry| draft.world.queue.get(entry));
+    ranks.map(|item| item.rank(draft.world.ageing(), draft.now)).min()
 }

@@ -39,7 +39,7 @@ fn sentences_about_what_waits() {
     insta::assert_snapshot!(rig.why("a"), @"qwen2.5:14b is booting on GPU 0, expected ready in 158 s");
     rig.run_for(5_000);
     insta::assert_snapshot!(rig.why("a"), @"it runs on GPU 0 since 2 s");
-    insta::assert_snapshot!(rig.why("d"), @"all 2 slots of qwen2.5:14b are busy; 1 ahead of it");
+    insta::assert_snapshot!(rig.why("d"), @"all 2 slots of qwen2.5:14b are busy; 1 ahead of it, in 30 min at most only chatbots, older tasks, or other job types at their turn");
     rig.drop_task(whisper("w")).think();
     insta::assert_snapshot!(rig.why("w"), @"every GPU that could run it is busy; 0 ahead of it");
     let mut later = script("later", "embed");

@@ -50,13 +50,13 @@ impl<'w> Backlog<'w> {
         let queue = &draft.world.queue;
         let lines = queue.lines().filter(|(shape, _)| is_for_gpu(shape));
         let lines = lines.filter_map(|(shape, line)| {
-            let (_, entry) = line.in_order().next()?;
+            let entry = line.any()?;
             let task = &*queue.get(entry)?.task;
             Some(Waiting {
                 shape,
                 task,
                 line: Some(line),
-                count: line.len() as u64,
+                count: line.len(),
                 still_since: line.tally().still_since,
             })
         });
@@ -124,7 +124,7 @@ fn mean_time(draft: &Draft<'_>, waiting: &Waiting<'_>) -> Millis {
     let world = draft.world;
     let line = waiting.line.filter(|line| waiting.task.media_s.is_some() && line.len() > 0);
     let Some(line) = line else { return world.memory.run(&world.config, waiting.task, None, None).p50 };
-    let mean_ms = line.tally().length_sum / line.len() as u64;
+    let mean_ms = line.tally().length_sum / line.len();
     let mut task = waiting.task.clone();
     task.media_s = Some(Millis(i64::try_from(mean_ms).unwrap_or(i64::MAX)).as_secs_f64());
     world.memory.run(&world.config, &task, None, None).p50
@@ -139,7 +139,7 @@ pub(super) fn facts(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Option<Facts> {
         return None;
     }
     let llms = world.queue.lines().filter(|(shape, _)| shape.class() == TaskClass::Llm);
-    let llms: u64 = llms.map(|(_, line)| line.len() as u64).sum();
+    let llms: u64 = llms.map(|(_, line)| line.len()).sum();
     let started = draft.spoken_for.iter().filter(|entry| entry.class == TaskClass::Llm).count() as u64;
     let count =
         |wanted: &dyn Fn(&Desk<'_>) -> bool| draft.desks.iter().filter(|desk| wanted(desk)).count() as u64;

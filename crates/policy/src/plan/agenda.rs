@@ -1,0 +1,47 @@
+//! Whose head is looked at next: the one order over the heads of all rows, told again after each start.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::learned::Grants;
+
+use crate::order::{Arrival, Rank, Urgency};
+use crate::turn::Turns;
+
+/// Where a head stands: its stream, and its row there.
+pub(super) type At = (usize, usize);
+
+/// Heads by job type, by arrival.
+type Heads<'w> = BTreeMap<&'w str, BTreeSet<(Arrival, At)>>;
+
+/// Heads by urgency.
+#[derive(Default)]
+pub(super) struct Agenda<'w> {
+    heads: BTreeMap<Urgency, Heads<'w>>,
+}
+
+impl<'w> Agenda<'w> {
+    pub(super) fn insert(&mut self, rank: Rank, job_type: &'w str, at: At) {
+        let types = self.heads.entry(rank.urgency).or_default();
+        types.entry(job_type).or_default().insert((rank.arrival, at));
+    }
+
+    /// The next one. A type that has to wait until another has started is left out, and comes in once that is so.
+    pub(super) fn pop(&mut self, turns: &Turns, grants: &Grants) -> Option<At> {
+        let next = |types: &Heads<'w>| {
+            let firsts = types.iter().filter_map(|(job_type, heads)| Some((*job_type, heads.first()?.0)));
+            turns.next(grants, firsts)
+        };
+        let (urgency, job_type) =
+            self.heads.iter().find_map(|(urgency, types)| Some((*urgency, next(types)?)))?;
+        let types = self.heads.get_mut(&urgency)?;
+        let heads = types.get_mut(job_type)?;
+        let first = heads.pop_first();
+        if heads.is_empty() {
+            types.remove(job_type);
+            if types.is_empty() {
+                self.heads.remove(&urgency);
+            }
+        }
+        first.map(|(_, at)| at)
+    }
+}
