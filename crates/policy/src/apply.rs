@@ -59,8 +59,21 @@ impl World {
 
     fn pass_time(&mut self, at: Millis) {
         self.queue.pass_time(at);
-        for gpu in self.gpus.values_mut() {
-            gpu.pass_time(at);
+        let cooling: Vec<GpuUuid> = self.cooling.iter().cloned().collect();
+        for uuid in cooling {
+            if let Some(gpu) = self.gpus.get_mut(&uuid) {
+                gpu.pass_time(at);
+            }
+            self.note_cooling(&uuid);
+        }
+    }
+
+    /// Keeps the list of GPUs that cool true after one has changed its state.
+    fn note_cooling(&mut self, uuid: &GpuUuid) {
+        if self.gpus.get(uuid).is_some_and(|gpu| gpu.state == model::GpuState::Cooling) {
+            self.cooling.insert(uuid.clone());
+        } else {
+            self.cooling.remove(uuid);
         }
     }
 
@@ -80,6 +93,7 @@ impl World {
             gpu.adopt(scene, at);
             self.anomaly("illegal_state");
         }
+        self.note_cooling(uuid);
     }
 
     /// What is loaded and what runs on a GPU.

@@ -4,7 +4,7 @@
 //! make room as far as items wait for it. Not here: unloading and giving back (`plan::exclusive`, `plan::reload`).
 
 use model::config::{GpuRole, ScriptGpu};
-use model::{BatchId, GpuMode, Millis, Mode, TaskClass};
+use model::{BatchId, Millis, Mode, TaskClass};
 
 use crate::batch::{Batch, UNSEEN_ITEMS_GRACE};
 use crate::gpu::Gpu;
@@ -29,18 +29,15 @@ impl Exclusive<'_> {
 impl World {
     /// The exclusive mode; none while no batch wants it, or none that does could run anywhere.
     pub(crate) fn exclusive(&self, now: Millis) -> Option<Exclusive<'_>> {
-        let mut wanting: Vec<&Batch> =
-            self.batches.values().filter(|batch| self.wants_all_gpus(batch, now)).collect();
-        wanting.sort_by_key(|batch| batch.order);
+        let exclusive = self.batches_exclusive.values().filter_map(|id| self.batches.get(id));
+        let wanting: Vec<&Batch> = exclusive.filter(|batch| self.wants_all_gpus(batch, now)).collect();
         let batch = *wanting.first()?;
         Some(Exclusive { batch, batches: wanting.into_iter().map(|batch| &batch.facts.batch_id).collect() })
     }
 
     fn wants_all_gpus(&self, batch: &Batch, now: Millis) -> bool {
-        let threshold = self.config.resource_manager.batch_settings.auto_exclusive_threshold;
-        batch.facts.mode(threshold) == GpuMode::Exclusive
-            && batch.facts.remaining() > 0
-            && (self.items_known(&batch.facts.batch_id) > 0 || now < batch.heard_at + UNSEEN_ITEMS_GRACE)
+        batch.facts.remaining() > 0
+            && (now < batch.heard_at + UNSEEN_ITEMS_GRACE || self.knows_items(&batch.facts.batch_id))
             && self.gpus.values().any(|gpu| self.is_eligible(gpu, batch))
     }
 

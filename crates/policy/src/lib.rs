@@ -18,6 +18,7 @@ mod ahead;
 mod apply;
 mod batch;
 mod demand;
+mod ended;
 mod evict;
 mod exclusive;
 mod gpu;

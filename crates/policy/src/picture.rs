@@ -13,6 +13,7 @@ use model::{GpuState, InventorySource, Millis, Priority, TaskClass, Timestamp};
 use crate::batch::Batch;
 use crate::gpu::Gpu;
 use crate::plan::plan;
+use crate::queue::Shape;
 use crate::unit::Unit;
 use crate::why::{expected_end, reason_of};
 use crate::worker::{Llm, Worker};
@@ -50,6 +51,8 @@ pub fn picture(world: &World, now: Millis, wall: Timestamp, frame: PictureFrame)
     let now = now.max(world.now);
     let moment = Moment { now, wall };
     let (inventory, inventory_why) = world.inventory.clone().unwrap_or_default();
+    let wanted = wanted_by_batches(world, now);
+    let gpus = world.gpus.values();
     Picture {
         schema_version: PICTURE_SCHEMA_VERSION,
         seq: frame.seq,
@@ -61,7 +64,7 @@ pub fn picture(world: &World, now: Millis, wall: Timestamp, frame: PictureFrame)
         inventory_why,
         mode: world.mode(now),
         shutting_down: world.down.is_some(),
-        gpus: world.gpus.values().map(|gpu| (gpu.key(), gpu_picture(world, gpu, moment))).collect(),
+        gpus: gpus.map(|gpu| (gpu.key(), gpu_picture(world, gpu, moment, wanted.as_deref()))).collect(),
         cpu: cpu_picture(world, moment),
         boot_times: world.memory.boot_times(&world.config),
         queues: queues(world, moment),
@@ -77,7 +80,14 @@ pub fn picture(world: &World, now: Millis, wall: Timestamp, frame: PictureFrame)
     }
 }
 
-fn gpu_picture(world: &World, gpu: &Gpu, moment: Moment) -> GpuPicture {
+/// What waits of the batches that have the GPUs for themselves; none outside exclusive mode.
+fn wanted_by_batches(world: &World, now: Millis) -> Option<Vec<&Shape>> {
+    let exclusive = world.exclusive(now)?;
+    let lines = world.queue.lines().map(|(shape, _)| shape);
+    Some(lines.filter(|shape| exclusive.has(shape.batch.as_ref())).collect())
+}
+
+fn gpu_picture(world: &World, gpu: &Gpu, moment: Moment, wanted: Option<&[&Shape]>) -> GpuPicture {
     let worker = world.worker_on(gpu);
     let (state, since) = gpu.state_at(moment.now);
     let mut units: Vec<&Unit> = worker
@@ -95,10 +105,9 @@ fn gpu_picture(world: &World, gpu: &Gpu, moment: Moment) -> GpuPicture {
     };
     let loads = matches!(state, GpuState::BootingLlm | GpuState::BootingScript);
     let started_boot = loads.then_some(since);
-    let booting = world.booting().find(|(booting, ..)| booting.facts.uuid == gpu.facts.uuid);
     let host = oldest.and_then(|unit| unit.shape.host());
     let expected_ready = match state {
-        GpuState::BootingLlm => booting.map(|(_, _, at)| at),
+        GpuState::BootingLlm => world.boot_on(gpu).map(|(_, at)| at),
         GpuState::BootingScript => host.map(|host| since + world.memory.host_boot(&world.config, host).p50),
         _ => None,
     };
@@ -125,8 +134,8 @@ fn gpu_picture(world: &World, gpu: &Gpu, moment: Moment) -> GpuPicture {
         role: world.config.role(&gpu.key()),
         vram: vram(world, gpu, &residents),
         health: gpu.health,
-        draining: is_draining(world, gpu, llm.is_some(), moment.now),
-        accepts: accepts(world, gpu, worker, state, units.len(), moment.now),
+        draining: is_draining(world, gpu, llm.is_some(), wanted),
+        accepts: accepts(world, gpu, worker, state, units.len(), wanted.is_none()),
         residents,
         slots: units.iter().filter_map(|unit| Some(slot(world, worker?, unit, moment))).collect(),
         lease: None,
@@ -191,14 +200,9 @@ fn vram(world: &World, gpu: &Gpu, residents: &[Resident]) -> VramPicture {
 }
 
 /// Whether what is loaded is meant to go: for an exclusive batch that has items waiting, or because the machine is freed.
-fn is_draining(world: &World, gpu: &Gpu, llm: bool, now: Millis) -> bool {
-    let for_batch = || {
-        world.exclusive(now).is_some_and(|exclusive| {
-            world.queue.lines().any(|(shape, _)| {
-                exclusive.has(shape.batch.as_ref()) && crate::place::fits(shape, &gpu.facts)
-            })
-        })
-    };
+fn is_draining(world: &World, gpu: &Gpu, llm: bool, wanted: Option<&[&Shape]>) -> bool {
+    let for_batch =
+        || wanted.is_some_and(|shapes| shapes.iter().any(|shape| crate::place::fits(shape, &gpu.facts)));
     world.down.is_some() || (llm && world.takes_scripts(gpu) && for_batch())
 }
 
@@ -209,13 +213,12 @@ fn accepts(
     worker: Option<&Worker>,
     state: GpuState,
     load: usize,
-    now: Millis,
+    llms: bool,
 ) -> Vec<TaskClass> {
     let Some(worker) = worker.filter(|worker| worker.serves() && gpu.is_usable() && world.down.is_none())
     else {
         return Vec::new();
     };
-    let llms = world.exclusive(now).is_none();
     let parallel = worker.reports.engine.as_ref().map_or(1, |engine| engine.parallel.max(1));
     let mut takes = Vec::new();
     match state {

@@ -2,7 +2,7 @@
 //!
 //! Not here: choices (`plan`), views (`picture`, `why`).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::gpu::Ram;
 use model::learned::{Grants, Learned};
@@ -15,6 +15,7 @@ use model::{
 
 use crate::batch::Batch;
 use crate::demand::Demand;
+use crate::ended::EndedLately;
 use crate::gpu::Gpu;
 use crate::launch::Launching;
 use crate::learn::Memory;
@@ -24,9 +25,6 @@ use crate::queue::{Queue, Queued, Shape, What};
 use crate::turn::Turns;
 use crate::unit::{Claim, Unit};
 use crate::worker::{Llm, Worker};
-
-/// How many of the latest ended tasks are remembered, to notice a second ending.
-const ENDED_REMEMBERED: usize = 1_024;
 
 /// Every fact.
 #[derive(Clone, Debug)]
@@ -41,6 +39,8 @@ pub struct World {
     /// The last reading of the machine's memory.
     pub(crate) ram: Option<Ram>,
     pub(crate) gpus: BTreeMap<GpuUuid, Gpu>,
+    /// Those of them that cool: what time alone changes, so that no event looks at all GPUs.
+    pub(crate) cooling: BTreeSet<GpuUuid>,
     pub(crate) queue: Queue,
     pub(crate) claims: BTreeMap<Entry, Claim>,
     pub(crate) failing: BTreeMap<Entry, Queued>,
@@ -48,13 +48,15 @@ pub struct World {
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     pub(crate) launching: BTreeMap<Option<GpuUuid>, Launching>,
     pub(crate) batches: BTreeMap<BatchId, Batch>,
+    /// Those of them that want the GPUs for themselves, in their order.
+    pub(crate) batches_exclusive: BTreeMap<u64, BatchId>,
     pub(crate) batches_seen: u64,
     pub(crate) exclusive_since: Option<Millis>,
     pub(crate) cancel_on_return: BTreeSet<TaskId>,
     pub(crate) returning: BTreeMap<TaskId, Returning>,
     pub(crate) down: Option<Down>,
     pub(crate) ended: EndedPicture,
-    pub(crate) ended_lately: VecDeque<TaskId>,
+    pub(crate) ended_lately: EndedLately,
     pub(crate) anomalies: BTreeMap<&'static str, u64>,
 }
 
@@ -115,6 +117,7 @@ impl World {
             inventory: None,
             ram: None,
             gpus: BTreeMap::new(),
+            cooling: BTreeSet::new(),
             queue: Queue::default(),
             claims: BTreeMap::new(),
             failing: BTreeMap::new(),
@@ -122,13 +125,14 @@ impl World {
             workers: BTreeMap::new(),
             launching: BTreeMap::new(),
             batches: BTreeMap::new(),
+            batches_exclusive: BTreeMap::new(),
             batches_seen: 0,
             exclusive_since: None,
             cancel_on_return: BTreeSet::new(),
             returning: BTreeMap::new(),
             down: None,
             ended: EndedPicture::default(),
-            ended_lately: VecDeque::new(),
+            ended_lately: EndedLately::default(),
             anomalies: BTreeMap::new(),
         }
     }
@@ -226,13 +230,12 @@ impl World {
         if self.queue.is_empty() {
             return Rest::Idle;
         }
-        let mut held = Vec::new();
-        for (_, item) in self.queue.items() {
-            if item.cancelled || item.not_before.is_some() || !self.is_held(&item.shape) {
-                return Rest::Busy;
-            }
-            held.push(item.task.task_id.clone());
+        let all_in_line =
+            self.queue.cancelled().next().is_none() && self.queue.next_due(Millis(i64::MIN)).is_none();
+        if !all_in_line || self.queue.lines().any(|(shape, _)| !self.is_held(shape)) {
+            return Rest::Busy;
         }
+        let mut held: Vec<TaskId> = self.queue.items().map(|(_, item)| item.task.task_id.clone()).collect();
         held.sort();
         Rest::Held(held)
     }
@@ -240,9 +243,18 @@ impl World {
     /// Whether a batch still expects items that nobody has seen yet.
     pub(crate) fn batch_is_unseen(&self, batch: &Batch, now: Millis) -> bool {
         let remaining = batch.facts.remaining();
-        remaining > 0
+        now < batch.heard_at + crate::batch::UNSEEN_ITEMS_GRACE
+            && remaining > 0
             && self.items_known(&batch.facts.batch_id) < remaining
-            && now < batch.heard_at + crate::batch::UNSEEN_ITEMS_GRACE
+    }
+
+    /// Whether an item of a batch waits, runs, or is about to.
+    pub(crate) fn knows_items(&self, batch: &BatchId) -> bool {
+        let of = |task: &Task| task.batch_id.as_ref() == Some(batch);
+        self.queue.of_batch(batch) > 0
+            || self.claims.values().any(|claim| of(&claim.task))
+            || self.failing.values().any(|item| of(&item.task))
+            || self.units.values().any(|unit| of(&unit.task))
     }
 
     /// Items of a batch that wait, run, or are about to.
@@ -323,16 +335,15 @@ impl World {
 
     /// GPUs whose LLM is loading: the GPU, the model, and when it is expected to be ready.
     pub(crate) fn booting(&self) -> impl Iterator<Item = (&Gpu, &str, Millis)> {
-        self.gpus.values().filter_map(|gpu| {
-            let worker = self.worker_on(gpu)?;
-            match worker.llm()? {
-                Llm::Booting { order } => {
-                    let estimate = self.memory.llm_boot(&self.config, &order.preset, &order.model);
-                    Some((gpu, order.model.as_str(), worker.engine_at + estimate.p50))
-                }
-                _ => None,
-            }
-        })
+        self.gpus.values().filter_map(|gpu| self.boot_on(gpu).map(|(model, at)| (gpu, model, at)))
+    }
+
+    /// The LLM that loads on a GPU, and when it is expected to be ready.
+    pub(crate) fn boot_on(&self, gpu: &Gpu) -> Option<(&str, Millis)> {
+        let worker = self.worker_on(gpu)?;
+        let Llm::Booting { order } = worker.llm()? else { return None };
+        let estimate = self.memory.llm_boot(&self.config, &order.preset, &order.model);
+        Some((order.model.as_str(), worker.engine_at + estimate.p50))
     }
 
     pub(crate) fn anomaly(&mut self, name: &'static str) {
@@ -345,14 +356,9 @@ impl World {
         } else {
             self.ended.failed += 1;
         }
-        if self.ended_lately.contains(&task_id) {
+        if !self.ended_lately.note(task_id) {
             self.anomaly("ended_twice");
-            return;
         }
-        if self.ended_lately.len() >= ENDED_REMEMBERED {
-            self.ended_lately.pop_front();
-        }
-        self.ended_lately.push_back(task_id);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Facts about queue folders and batches.
 
-use model::{Entry, Millis, Task, TaskClass, TaskId};
+use model::{Entry, GpuMode, Millis, Task, TaskClass, TaskId};
 
 use crate::batch::Batch;
 use crate::event::BatchFacts;
@@ -34,7 +34,7 @@ impl World {
             || self.queue.get(&entry).is_some_and(|known| known.cancelled);
         let not_before = not_before.filter(|_| !cancelled);
         // A record that a person moved back into a queue may end once more.
-        self.ended_lately.retain(|ended| *ended != task.task_id);
+        self.ended_lately.forget(&task.task_id);
         if let Some(batch) = task.batch_id.as_ref().and_then(|id| self.batches.get_mut(id)) {
             batch.heard_at = at;
         }
@@ -52,19 +52,31 @@ impl World {
             self.anomaly("batch_has_more_ends_than_items");
         }
         if facts.remaining() == 0 {
-            self.batches.remove(&facts.batch_id);
+            if let Some(batch) = self.batches.remove(&facts.batch_id) {
+                self.batches_exclusive.remove(&batch.order);
+            }
             return;
         }
-        match self.batches.get_mut(&facts.batch_id) {
+        let threshold = self.config.resource_manager.batch_settings.auto_exclusive_threshold;
+        let exclusive = facts.mode(threshold) == GpuMode::Exclusive;
+        let batch_id = facts.batch_id.clone();
+        let order = match self.batches.get_mut(&batch_id) {
             Some(batch) => {
                 batch.facts = facts;
                 batch.heard_at = at;
+                batch.order
             }
             None => {
                 self.batches_seen += 1;
-                let batch = Batch { since: at, heard_at: at, order: self.batches_seen, facts };
-                self.batches.insert(batch.facts.batch_id.clone(), batch);
+                let order = self.batches_seen;
+                self.batches.insert(batch_id.clone(), Batch { since: at, heard_at: at, order, facts });
+                order
             }
+        };
+        if exclusive {
+            self.batches_exclusive.insert(order, batch_id);
+        } else {
+            self.batches_exclusive.remove(&order);
         }
     }
 }

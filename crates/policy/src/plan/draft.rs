@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use model::learned::Grants;
 use model::link::{EngineOrder, HostOrder, StopWhy};
 use model::task::GpuRequirement;
-use model::{AttemptKey, Entry, GpuState, GpuUuid, Millis, Reason, Task, TaskId, WorkerId};
+use model::{AttemptKey, Entry, GpuState, Millis, Reason, Task, TaskId, WorkerId};
 
 use crate::action::{Action, Plan};
 use crate::exclusive::Exclusive;
@@ -246,9 +246,4 @@ fn running_script<'w>(world: &'w World, gpu: &Gpu, worker: &'w Worker) -> Option
         sum = sum + estimate.p50.max(Millis(1));
     }
     host.map(|host| (host, sum))
-}
-
-/// What is known of the desks by GPU.
-pub(super) fn desk_of(draft: &Draft<'_>, gpu: &GpuUuid) -> Option<usize> {
-    draft.desks.iter().position(|desk| desk.gpu.facts.uuid == *gpu)
 }

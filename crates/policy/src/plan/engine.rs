@@ -2,16 +2,15 @@
 
 use model::Millis;
 
-use super::draft::{Draft, desk_of};
+use super::draft::Draft;
 use super::stop::GRACE;
 use crate::worker::{Llm, Worker};
 use crate::world::World;
 
 pub(super) fn tidy(draft: &mut Draft<'_>) {
     let world = draft.world;
-    for gpu in world.gpus.values() {
-        let Some(worker) = world.worker_on(gpu) else { continue };
-        let Some(desk) = desk_of(draft, &gpu.facts.uuid) else { continue };
+    for desk in 0..draft.desks.len() {
+        let worker = draft.desks[desk].worker;
         let broken = match worker.llm() {
             Some(Llm::Failed { .. }) => true,
             Some(Llm::Booting { .. }) => boots_until(world, worker).is_some_and(|limit| draft.is_time(limit)),

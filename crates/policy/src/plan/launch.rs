@@ -19,7 +19,9 @@ pub(super) fn launch(draft: &mut Draft<'_>) {
     if world.down.is_some() || world.config.launcher == Launcher::None || world.inventory.is_none() {
         return;
     }
-    let bare = world.gpus.values().filter(|gpu| gpu.is_usable() && is_bare(world, Some(&gpu.facts.uuid)));
+    // Who has a seat needs no look at all the workers.
+    let seatless = world.gpus.values().filter(|gpu| gpu.is_usable() && world.worker_on(gpu).is_none());
+    let bare = seatless.filter(|gpu| is_bare(world, Some(&gpu.facts.uuid)));
     let mut lanes: Vec<Option<GpuUuid>> = bare.map(|gpu| Some(gpu.facts.uuid.clone())).collect();
     if is_bare(world, None) {
         lanes.push(None);
