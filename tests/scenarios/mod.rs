@@ -5,6 +5,7 @@ mod batch;
 mod deaths;
 mod exclusive;
 mod on_complete;
+mod pause;
 mod prompt;
 mod scripts;
 mod shutdown;

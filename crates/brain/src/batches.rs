@@ -37,6 +37,8 @@ struct Live {
     /// From how many items on the mode `auto` is exclusive.
     threshold: u32,
     cancelled: bool,
+    /// Whether its mark says that it is paused.
+    paused: bool,
     /// Not to be expanded before.
     expand_at: Millis,
     written: Millis,
@@ -75,6 +77,7 @@ impl Live {
             total: self.manifest.items.len() as u64,
             completed: self.completed as u64,
             failed: self.failed as u64,
+            paused: self.paused,
         }
     }
 
@@ -97,6 +100,7 @@ impl Live {
                 (false, _, 0) => BatchStatus::Accepted,
                 (false, _, _) => BatchStatus::Running,
             },
+            paused: self.paused && !over,
             created_at: header.created_at,
             completed_at: over.then(clock::wall),
             media_s_done: self.media_s_done,
@@ -142,9 +146,9 @@ impl Batches {
         Self { shelf, threshold, live: BTreeMap::new(), over: BTreeSet::new() }
     }
 
-    /// Whether any item has not ended.
-    pub(crate) fn any_live(&self) -> bool {
-        !self.live.is_empty()
+    /// Whether any item has not ended that will start by itself: those of paused batches will not.
+    pub(crate) fn any_under_way(&self) -> bool {
+        self.live.values().any(|live| !live.paused || live.cancelled)
     }
 
     /// Whether `id` names a batch that is not over.
@@ -172,7 +176,44 @@ impl Batches {
                 Err(error) => tracing::warn!(batch = %id, %error, "failed to read a manifest"),
             }
         }
+        events.extend(self.look_for_marks());
         events
+    }
+
+    /// Which batches are paused is what their marks say; the answer is what changed.
+    fn look_for_marks(&mut self) -> Vec<Event> {
+        let marked = match self.shelf.paused() {
+            Ok(marked) => marked,
+            Err(error) => {
+                tracing::warn!(%error, "failed to see which batches are paused");
+                return Vec::new();
+            }
+        };
+        let mut events = Vec::new();
+        for (id, live) in &mut self.live {
+            let paused = marked.contains(id);
+            if live.paused != paused {
+                live.paused = paused;
+                live.changed = true;
+                events.push(Event::Batch(live.facts()));
+            }
+        }
+        events
+    }
+
+    /// Pauses a batch, or lets it go on, durably; what came of it as a word, and the facts that follow.
+    pub(crate) fn pause(&mut self, id: &BatchId, paused: bool) -> (&'static str, Vec<Event>) {
+        let outcome = match self.shelf.pause(id, paused) {
+            Ok(true) if paused => "paused",
+            Ok(true) => "resumed",
+            Ok(false) if paused => "already_paused",
+            Ok(false) => "not_paused",
+            Err(error) => {
+                tracing::warn!(batch = %id, %error, "failed to write a batch's mark");
+                "failed"
+            }
+        };
+        (outcome, self.look_for_marks())
     }
 
     fn take_up(&mut self, id: BatchId, manifest: Manifest, events: &mut Vec<Event>) {
@@ -195,6 +236,7 @@ impl Batches {
             media_s_done: 0.0,
             threshold: self.threshold,
             cancelled: false,
+            paused: false,
             expand_at: Millis::ZERO,
             written: Millis::ZERO,
             changed: true,
@@ -212,6 +254,7 @@ impl Batches {
             return;
         }
         tracing::info!(batch = %id, items = live.manifest.items.len(), mode = ?live.facts().mode(live.threshold), "batch accepted");
+        // Its mark is looked for at the end of this look, before anything of it starts.
         events.push(Event::Batch(live.facts()));
         self.live.insert(id, live);
     }
@@ -221,6 +264,11 @@ impl Batches {
         record.is_some_and(|record| {
             matches!(record.status, BatchStatus::Complete | BatchStatus::CompleteWithFailures)
         })
+    }
+
+    /// Whether `id` names a batch that is over.
+    pub(crate) fn is_over(&self, id: &BatchId) -> bool {
+        self.over.contains(id)
     }
 
     /// Expands what has room, writes records that are due; true if there is more to expand right away.
@@ -258,6 +306,9 @@ impl Batches {
         }
         for id in over {
             tracing::info!(batch = %id, "batch over");
+            if let Err(error) = self.shelf.pause(&id, false) {
+                tracing::warn!(batch = %id, %error, "failed to remove the mark of a batch that is over");
+            }
             self.live.remove(&id);
             self.over.insert(id);
         }

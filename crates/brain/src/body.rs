@@ -319,6 +319,9 @@ impl Body {
     fn look_at_requests(&mut self) {
         let mut view = View { world: &self.world, queues: &self.hands.queues, batches: &mut self.batches };
         let events = self.requests.look(&mut view);
+        for asked in self.requests.take_asked() {
+            self.write_down("asked", &json!({"verb": asked.verb, "ids": asked.ids, "by": asked.by}));
+        }
         self.apply_all(events);
     }
 
@@ -421,7 +424,7 @@ impl Body {
     }
 
     fn mind_the_end(&mut self) {
-        if !self.until_idle || self.clocks.idle_reached || self.batches.any_live() {
+        if !self.until_idle || self.clocks.idle_reached || self.batches.any_under_way() {
             return;
         }
         if !self.hands.queues.is_settled() || !self.hands.flush.is_idle() {

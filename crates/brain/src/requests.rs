@@ -35,6 +35,8 @@ pub(crate) struct Requests {
     counter: Counter,
     owed: Vec<Owed>,
     down: Vec<Uuid>,
+    /// Taken up, and not yet written into the journal.
+    asked: Vec<Request>,
 }
 
 /// What a request may look at.
@@ -47,7 +49,7 @@ pub(crate) struct View<'a> {
 impl Requests {
     pub(crate) fn new(layout: Layout, durability: Durability) -> Self {
         let counter = Counter::new(layout.clone(), durability);
-        Self { layout, counter, owed: Vec::new(), down: Vec::new() }
+        Self { layout, counter, owed: Vec::new(), down: Vec::new(), asked: Vec::new() }
     }
 
     /// Takes up requests that are new; the answer is facts.
@@ -65,10 +67,17 @@ impl Requests {
             match asked.verb {
                 Verb::Why => self.why(id, &asked, view),
                 Verb::Cancel => self.cancel(id, &asked, view, &mut events),
+                Verb::Pause | Verb::Resume => self.pause(id, &asked, view, &mut events),
                 Verb::Down => events.push(self.down(id, &asked)),
             }
+            self.asked.push(asked);
         }
         events
+    }
+
+    /// What was asked since the last call, for the journal.
+    pub(crate) fn take_asked(&mut self) -> Vec<Request> {
+        std::mem::take(&mut self.asked)
     }
 
     /// Removes answers that nobody came for.
@@ -144,6 +153,31 @@ impl Requests {
         }
         self.owed.push(owed);
         self.settle();
+    }
+
+    /// Batches alone can be paused: a task that waits is cancelled and submitted again instead.
+    fn pause(&mut self, id: Uuid, asked: &Request, view: &mut View<'_>, events: &mut Vec<Event>) {
+        let paused = asked.verb == Verb::Pause;
+        let mut told = Vec::new();
+        for name in &asked.ids {
+            let batch = BatchId::new(name.as_str()).ok();
+            let outcome = match batch {
+                Some(batch) if view.batches.is_live(&batch) => {
+                    let (outcome, facts) = view.batches.pause(&batch, paused);
+                    events.extend(facts);
+                    outcome
+                }
+                Some(batch) if view.batches.is_over(&batch) => "already_ended",
+                _ => match TaskId::new(name.as_str()).map(|task| self.where_is(&task)) {
+                    Ok("already_ended" | "not_yet_read") => "not_a_batch",
+                    _ => "unknown",
+                },
+            };
+            told.push(about(name, outcome, None, None));
+        }
+        let wanted = if paused { ["paused", "already_paused"] } else { ["resumed", "not_paused"] };
+        let ok = told.iter().all(|one| wanted.contains(&one.outcome.as_str()));
+        self.answer(id, &Answer { ok, about: told, message: String::new() });
     }
 
     fn where_is(&self, task: &TaskId) -> &'static str {

@@ -54,6 +54,10 @@ pub(crate) enum Command {
     Logs(verb::logs::Options),
     /// End tasks, or all items of batches.
     Cancel(verb::cancel::Options),
+    /// Pause batches: what runs ends, nothing more of them starts, and an exclusive one gives the GPUs back.
+    Pause(verb::pause::Options),
+    /// Let paused batches go on.
+    Resume(verb::pause::Options),
     /// Queue failed tasks again.
     Retry(verb::retry::Options),
     /// Say why a task waits, and when it is expected to start.

@@ -15,7 +15,7 @@ use model::picture::{BatchPicture, Picture};
 use model::{BatchId, InventorySource, Mode, TaskClass, Timestamp};
 
 use crate::brain::Presence;
-use crate::words::duration;
+use crate::words::{count, duration};
 use bar::bar;
 use paper::Paper;
 
@@ -148,6 +148,12 @@ fn progress(frame: &Frame<'_>, batch: &BatchPicture, ended: u64, share: f64) -> 
     let mut text = format!("{} {ended}/{} ({:.1}%)", bar(share, 8), batch.total_items, share * 100.0);
     if batch.failed > 0 {
         text.push_str(&format!(", {} failed", batch.failed));
+    }
+    if batch.paused {
+        text.push_str(", PAUSED");
+    }
+    if !batch.gpus.is_empty() {
+        text.push_str(&format!(", {}", count(batch.gpus.len(), "GPU")));
     }
     if let Some(eta) = batch.eta {
         text.push_str(&format!(", ETA {}", duration(seconds(eta, frame.now))));

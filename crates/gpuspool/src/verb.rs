@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub(crate) mod clean;
 pub(crate) mod down;
 pub(crate) mod logs;
+pub(crate) mod pause;
 pub(crate) mod result;
 pub(crate) mod retry;
 pub(crate) mod schema;
@@ -38,6 +39,8 @@ pub(crate) fn carry_out(asked: &GpuSpool, console: &mut Console<'_>) -> Result<u
         Command::Result(options) => result::run(options, &settings, console),
         Command::Logs(options) => logs::run(options, &settings, console),
         Command::Cancel(options) => cancel::run(options, &settings, console),
+        Command::Pause(options) => pause::run(options, true, &settings, console),
+        Command::Resume(options) => pause::run(options, false, &settings, console),
         Command::Retry(options) => retry::run(options, &settings, console),
         Command::Why(options) => why::run(options, &settings, console),
         Command::Clean(options) => clean::run(options, &settings, console),

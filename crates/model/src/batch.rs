@@ -161,6 +161,9 @@ pub struct BatchRecord {
     pub gpu_mode: GpuMode,
     /// Where it is.
     pub status: BatchStatus,
+    /// Whether its waiting items are kept from starting.
+    #[serde(default)]
+    pub paused: bool,
     /// When it was submitted.
     pub created_at: Timestamp,
     /// When its last item ended.

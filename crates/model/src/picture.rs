@@ -202,7 +202,13 @@ pub struct BatchPicture {
     pub completed: u64,
     /// Failed.
     pub failed: u64,
-    /// Expected end; null where nobody can say.
+    /// Whether its waiting items are kept from starting.
+    #[serde(default)]
+    pub paused: bool,
+    /// Keys of the GPUs that run its items now.
+    #[serde(default)]
+    pub gpus: Vec<String>,
+    /// Expected end; null where nobody can say, and while it is paused.
     pub eta: Option<Timestamp>,
 }
 

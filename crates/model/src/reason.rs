@@ -74,6 +74,8 @@ pub enum Reason {
     HeldByBatch { batch: String, remaining: u64 },
     #[error("exclusive batch `{batch}` waits for {running} running LLM tasks to end")]
     Draining { batch: String, running: u64 },
+    #[error("batch `{batch}` is paused; `gpuspool resume {batch}` lets it go on")]
+    BatchPaused { batch: String },
     #[error(
         "an LLM is loaded on every GPU that could run it, and the backlog of scripts does not yet justify unloading one ({backlog} waiting, evicted above {evict_above})"
     )]
@@ -118,6 +120,7 @@ impl Reason {
             Self::Locked { .. } => "locked",
             Self::HeldByBatch { .. } => "held_by_batch",
             Self::Draining { .. } => "draining",
+            Self::BatchPaused { .. } => "batch_paused",
             Self::LlmKept { .. } => "llm_kept",
             Self::BackingOff { .. } => "backing_off",
             Self::NotBefore { .. } => "not_before",

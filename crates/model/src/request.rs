@@ -31,6 +31,10 @@ pub struct Request {
 pub enum Verb {
     /// End tasks, or all items of batches.
     Cancel,
+    /// Start no further items of batches; those that run end.
+    Pause,
+    /// Let paused batches go on.
+    Resume,
     /// Free the machine.
     Down,
     /// Say why tasks wait.
@@ -57,7 +61,8 @@ pub struct AboutTask {
     /// The task, where one was found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_id: Option<TaskId>,
-    /// What was done: `cancelled`, `stopping`, `already_ended`, `unknown`, `waiting`, `running`.
+    /// What was done: `cancelled`, `stopping`, `already_ended`, `unknown`, `waiting`, `running`, `paused`, `resumed`,
+    /// `already_paused`, `not_paused`, `not_a_batch`, `failed`.
     pub outcome: String,
     /// Why it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use crate::id::TaskId;
+use crate::id::{BatchId, TaskId};
 
 /// Something the mind says, once.
 #[derive(Clone, Debug, PartialEq, Serialize, thiserror::Error)]
@@ -21,6 +21,10 @@ pub enum Saying {
     Released { task: TaskId, gpu: String, used: u32, slots: u32 },
     #[error("All GPU slots busy, job {task} queued")]
     AllBusy { task: TaskId },
+    #[error("batch {batch} is paused with {remaining} items left: none of them starts, and what runs ends")]
+    BatchPaused { batch: BatchId, remaining: u64 },
+    #[error("batch {batch} goes on with {remaining} items left")]
+    BatchResumed { batch: BatchId, remaining: u64 },
     #[error("System RAM low ({free_gb:.1} GB free), waiting before starting job...")]
     RamLow { free_gb: f64 },
 }

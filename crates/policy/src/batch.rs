@@ -19,4 +19,6 @@ pub(crate) struct Batch {
     pub heard_at: Millis,
     /// Place in the order of batches.
     pub order: u64,
+    /// Whether the last thing said of it was that it is paused.
+    pub said_paused: bool,
 }

@@ -161,6 +161,8 @@ pub struct BatchFacts {
     pub completed: u64,
     /// Failed.
     pub failed: u64,
+    /// Whether its waiting items are kept from starting.
+    pub paused: bool,
 }
 
 impl BatchFacts {

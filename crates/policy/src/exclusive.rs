@@ -37,6 +37,7 @@ impl World {
 
     fn wants_all_gpus(&self, batch: &Batch, now: Millis) -> bool {
         batch.facts.remaining() > 0
+            && !batch.facts.paused
             && (now < batch.heard_at + UNSEEN_ITEMS_GRACE || self.knows_items(&batch.facts.batch_id))
             && self.gpus.values().any(|gpu| self.is_eligible(gpu, batch))
     }

@@ -8,7 +8,7 @@ use model::picture::{
     BatchPicture, CpuPicture, GpuPicture, HeadPicture, PICTURE_SCHEMA_VERSION, Picture, QueuePicture,
     Resident, SlotPicture, VramPicture,
 };
-use model::{GpuState, InventorySource, Millis, Priority, TaskClass, Timestamp};
+use model::{BatchId, GpuState, InventorySource, Millis, Priority, TaskClass, Timestamp};
 
 use crate::batch::Batch;
 use crate::gpu::Gpu;
@@ -280,7 +280,7 @@ fn batch_picture(world: &World, batch: &Batch, moment: Moment) -> BatchPicture {
     let ended = facts.completed + facts.failed;
     let spent = moment.now - batch.since;
     // As fast as so far; nobody can say before something has ended.
-    let eta = (ended > 0 && spent > Millis::ZERO).then(|| {
+    let eta = (!facts.paused && ended > 0 && spent > Millis::ZERO).then(|| {
         let turn = i64::try_from(ended).map_or(0, |ended| spent.0 / ended.max(1));
         moment.now + Millis(turn.saturating_mul(i64::try_from(facts.remaining()).unwrap_or(i64::MAX)))
     });
@@ -290,7 +290,20 @@ fn batch_picture(world: &World, batch: &Batch, moment: Moment) -> BatchPicture {
         total_items: facts.total,
         completed: facts.completed,
         failed: facts.failed,
+        paused: facts.paused,
+        gpus: world.gpus_of_batch(&facts.batch_id),
         eta: eta.map(|at| moment.of(at)),
+    }
+}
+
+impl World {
+    /// Keys of the GPUs that run items of a batch.
+    fn gpus_of_batch(&self, batch: &BatchId) -> Vec<String> {
+        let units = self.units.values().filter(|unit| unit.is_live());
+        let of = units.filter(|unit| unit.task.batch_id.as_ref() == Some(batch));
+        let gpus: BTreeMap<u32, String> =
+            of.filter_map(|unit| self.gpu_of(&unit.worker)).map(|gpu| (gpu.facts.index, gpu.key())).collect();
+        gpus.into_values().collect()
     }
 }
 

@@ -19,6 +19,7 @@ mod exclusive;
 mod fill;
 mod heads;
 mod launch;
+mod pause;
 mod reload;
 mod scripts;
 mod settle;
@@ -56,6 +57,7 @@ pub fn plan_by(world: &World, now: Millis, judge: &dyn Judge) -> Plan {
     settle::settle(&mut draft);
     stop::stop(&mut draft);
     show::show(&mut draft);
+    pause::tell(&mut draft);
     doom::doom(&mut draft);
     launch::launch(&mut draft);
     if world.down.is_none() {

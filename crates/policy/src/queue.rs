@@ -243,6 +243,8 @@ pub(crate) struct Queue {
     by_id: BTreeMap<TaskId, BTreeSet<Entry>>,
     by_batch: BTreeMap<BatchId, u64>,
     cancelled: BTreeSet<Entry>,
+    /// Batches whose items do not start.
+    paused: BTreeSet<BatchId>,
     known: BTreeMap<(TaskClass, Priority), u64>,
     unparsed: BTreeMap<(TaskClass, Priority), u64>,
     now: Millis,
@@ -368,9 +370,28 @@ impl Queue {
         self.by_id.get(task_id).into_iter().flatten()
     }
 
-    /// Startable tasks by shape.
+    /// Startable tasks by shape; items of paused batches are not among them.
     pub(crate) fn lines(&self) -> impl Iterator<Item = (&Shape, &Line)> {
-        self.lines.iter()
+        self.lines.iter().filter(|(shape, _)| !self.is_paused(shape))
+    }
+
+    /// Items of paused batches by shape.
+    pub(crate) fn paused_lines(&self) -> impl Iterator<Item = (&Shape, &Line)> {
+        self.lines.iter().filter(|(shape, _)| self.is_paused(shape))
+    }
+
+    /// Keeps the items of a batch from starting, or no longer.
+    pub(crate) fn pause(&mut self, batch: &BatchId, paused: bool) {
+        if paused {
+            self.paused.insert(batch.clone());
+        } else {
+            self.paused.remove(batch);
+        }
+    }
+
+    /// Whether tasks of this shape are items of a paused batch.
+    pub(crate) fn is_paused(&self, shape: &Shape) -> bool {
+        shape.batch.as_ref().is_some_and(|batch| self.paused.contains(batch))
     }
 
     /// The startable tasks of this shape.

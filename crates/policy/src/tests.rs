@@ -10,6 +10,7 @@ mod launches;
 mod laws;
 mod make;
 mod nonsense;
+mod pauses;
 mod rig;
 mod shown;
 mod states;

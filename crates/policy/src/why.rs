@@ -46,6 +46,9 @@ pub(crate) fn reason_of(world: &World, now: Millis, item: &Queued) -> (Reason, O
     if item.cancelled {
         return (Reason::Held { detail: "somebody asked for its end".into() }, None);
     }
+    if let Some(batch) = item.shape.batch.as_ref().filter(|_| world.queue.is_paused(&item.shape)) {
+        return (Reason::BatchPaused { batch: batch.to_string() }, None);
+    }
     if let Some(time) = item.not_before.filter(|time| *time > now) {
         return (of_parked(item, (time - now).as_secs_f64()), Some(time));
     }

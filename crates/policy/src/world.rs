@@ -87,7 +87,7 @@ pub enum Rest {
     Busy,
     /// Nothing waits and nothing runs.
     Idle,
-    /// Nothing runs, and these can never start here as things are.
+    /// Nothing runs, and these can never start here as things are, or are items of paused batches.
     Held(Vec<TaskId>),
 }
 
@@ -245,6 +245,7 @@ impl World {
         let remaining = batch.facts.remaining();
         now < batch.heard_at + crate::batch::UNSEEN_ITEMS_GRACE
             && remaining > 0
+            && !batch.facts.paused
             && self.items_known(&batch.facts.batch_id) < remaining
     }
 

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::atomic::{Folder, move_new, replace, stage};
 use crate::crash;
-use crate::layout::{Layout, MANIFEST, manifest_file, task_file};
+use crate::layout::{Layout, MANIFEST, PAUSED, manifest_file, pause_file, task_file};
 use crate::ledger::Submission;
 use crate::sync::sync_folder;
 
@@ -112,6 +112,47 @@ impl Batches {
             }
         }
         Ok(ids.into_iter().collect())
+    }
+
+    /// Pauses a batch, or lets it go on: the mark is the truth, so it outlives whoever asked and whoever runs the
+    /// batch. False where it was so already.
+    ///
+    /// # Errors
+    /// As the system says; it is then as it was before.
+    pub fn pause(&self, batch: &BatchId, paused: bool) -> io::Result<bool> {
+        let folder = Folder::open_or_make(self.layout.batches())?;
+        let name = pause_file(batch);
+        if paused {
+            let staging = Folder::open_or_make(self.layout.stage())?;
+            let staged = stage(&self.layout, b"", self.durability, ["batch.P1", "batch.P2"])?;
+            match move_new(&staging, &staged.name, &folder, &name) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    staging.remove(&staged.name)?;
+                    return Ok(false);
+                }
+                moved => moved?,
+            }
+        } else if !folder.remove(&name)? {
+            return Ok(false);
+        }
+        if self.durability == Durability::Power {
+            sync_folder(folder.path())?;
+        }
+        Ok(true)
+    }
+
+    /// Which batches are paused.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn paused(&self) -> io::Result<BTreeSet<BatchId>> {
+        let mut ids = BTreeSet::new();
+        for entry in fs::read_dir(self.layout.batches())? {
+            if let Some(id) = entry?.file_name().to_str().and_then(|name| name.strip_suffix(PAUSED)) {
+                ids.extend(BatchId::new(id));
+            }
+        }
+        Ok(ids)
     }
 
     /// A batch's items; none if it was never accepted, or only in part.
@@ -354,6 +395,7 @@ mod tests {
             failed: 0,
             gpu_mode: GpuMode::Shared,
             status: BatchStatus::Running,
+            paused: false,
             created_at: crate::clock::wall(),
             completed_at: None,
             media_s_done: 10.0,

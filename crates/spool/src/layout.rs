@@ -108,6 +108,12 @@ impl Layout {
         self.batches().join(format!("{batch}{JSON}"))
     }
 
+    /// The mark of a paused batch: an empty file, there while it is paused.
+    #[must_use]
+    pub fn pause_mark(&self, batch: &BatchId) -> PathBuf {
+        self.batches().join(pause_file(batch))
+    }
+
     /// One folder for each worker.
     #[must_use]
     pub fn workers(&self) -> PathBuf {
@@ -345,6 +351,15 @@ pub fn record_file(key: &AttemptKey) -> String {
 pub fn manifest_file(batch: &BatchId) -> String {
     format!("{batch}{MANIFEST}")
 }
+
+/// File name of the mark of a paused batch.
+#[must_use]
+pub fn pause_file(batch: &BatchId) -> String {
+    format!("{batch}{PAUSED}")
+}
+
+/// How the file names of marks of paused batches end.
+pub const PAUSED: &str = ".paused";
 
 /// How the file names of manifests end.
 pub const MANIFEST: &str = ".manifest.jsonl";

@@ -184,6 +184,7 @@ fn batch_record(manifest: &Manifest, failing: &[usize], ended: usize) -> BatchRe
             (true, 0) => BatchStatus::Complete,
             (true, _) => BatchStatus::CompleteWithFailures,
         },
+        paused: false,
         created_at: manifest.header.created_at,
         completed_at: None,
         media_s_done: 0.0,

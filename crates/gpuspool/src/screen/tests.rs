@@ -210,6 +210,8 @@ fn exclusive_batch() {
         total_items: 125,
         completed: 3,
         failed: 0,
+        paused: false,
+        gpus: vec!["1".into(), "2".into(), "3".into()],
         eta: Some(at(3_720)),
     };
     picture.batches.insert(BatchId::new("whisper-urban-prepper-20250205").unwrap(), batch);

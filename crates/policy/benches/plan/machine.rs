@@ -278,5 +278,6 @@ pub(crate) fn batch_facts(name: String, script: &str, mode: model::GpuMode, tota
         total,
         completed: 0,
         failed: 0,
+        paused: false,
     }
 }

@@ -2,7 +2,7 @@
 
 use model::link::{EngineOrder, HostOrder, StopWhy};
 use model::task::GpuRequirement;
-use model::{AttemptKey, Entry, Millis, Task, WorkerId};
+use model::{AttemptKey, Entry, Millis, Saying, Task, WorkerId};
 
 use crate::action::Action;
 use crate::gpu::BootFailure;
@@ -39,12 +39,21 @@ impl World {
                     unit.shown = true;
                 }
             }
-            Action::Say(_) => {}
+            Action::Say(saying) => self.said(&saying),
             Action::Leave { worker } => {
                 if let Some(worker) = self.workers.get_mut(&worker) {
                     worker.leave = true;
                 }
             }
+        }
+    }
+
+    /// What was said is not said again.
+    fn said(&mut self, saying: &Saying) {
+        if let Saying::BatchPaused { batch, .. } | Saying::BatchResumed { batch, .. } = saying
+            && let Some(batch) = self.batches.get_mut(batch)
+        {
+            batch.said_paused = matches!(saying, Saying::BatchPaused { .. });
         }
     }
 

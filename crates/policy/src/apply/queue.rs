@@ -51,6 +51,7 @@ impl World {
         if facts.completed.saturating_add(facts.failed) > facts.total {
             self.anomaly("batch_has_more_ends_than_items");
         }
+        self.queue.pause(&facts.batch_id, facts.paused && facts.remaining() > 0);
         if facts.remaining() == 0 {
             if let Some(batch) = self.batches.remove(&facts.batch_id) {
                 self.batches_exclusive.remove(&batch.order);
@@ -69,7 +70,8 @@ impl World {
             None => {
                 self.batches_seen += 1;
                 let order = self.batches_seen;
-                self.batches.insert(batch_id.clone(), Batch { since: at, heard_at: at, order, facts });
+                let batch = Batch { since: at, heard_at: at, order, said_paused: false, facts };
+                self.batches.insert(batch_id.clone(), batch);
                 order
             }
         };

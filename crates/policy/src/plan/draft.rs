@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use model::learned::Grants;
 use model::link::{EngineOrder, HostOrder, StopWhy};
 use model::task::GpuRequirement;
-use model::{AttemptKey, Entry, GpuState, Millis, Reason, Task, TaskId, WorkerId};
+use model::{AttemptKey, Entry, GpuState, Millis, Reason, Saying, Task, TaskId, WorkerId};
 
 use crate::action::{Action, Plan};
 use crate::exclusive::Exclusive;
@@ -111,6 +111,11 @@ impl<'w> Draft<'w> {
 
     pub(super) fn act(&mut self, action: Action) {
         self.actions.push(action);
+    }
+
+    /// Says a sentence into log and journal.
+    pub(super) fn say(&mut self, saying: Saying) {
+        self.act(Action::Say(saying));
     }
 
     pub(super) fn head(&mut self, task_id: TaskId, reason: Reason) {

@@ -128,7 +128,7 @@ fn enter<'w>(draft: &Draft<'w>, agenda: &mut Agenda<'w>, stream: &mut Stream<'w>
 /// Whether tasks of this shape may start now at all.
 fn is_open(draft: &Draft<'_>, shape: &Shape) -> bool {
     let held = shape.class() == TaskClass::Llm && draft.exclusive.is_some();
-    !held && draft.world.misfit(shape).is_none()
+    !held && !draft.world.queue.is_paused(shape) && draft.world.misfit(shape).is_none()
 }
 
 fn place_llm<'w>(

@@ -15,6 +15,7 @@ pub(super) fn heads(draft: &mut Draft<'_>) {
     let world = draft.world;
     for class in TaskClass::ALL {
         let mut first: Option<(Place, &Queued)> = None;
+        let mut paused_item = None;
         for (shape, line) in world.queue.lines().filter(|(shape, _)| shape.class() == class) {
             let grants = draft.grants(shape.in_cpu_lane());
             for (key, row) in line.rows() {
@@ -27,8 +28,14 @@ pub(super) fn heads(draft: &mut Draft<'_>) {
                 }
             }
         }
+        if first.is_none() {
+            let paused = world.queue.paused_lines().filter(|(shape, _)| shape.class() == class);
+            let rows = paused.flat_map(|(_, line)| line.rows());
+            let waits = rows.filter_map(|(_, row)| row.iter().next()).min();
+            paused_item = waits.and_then(|(_, entry)| world.queue.get(entry));
+        }
         let parked = || world.queue.first_parked(class).filter(|entry| !draft.spoken_for.contains(*entry));
-        let item = first.map(|(_, item)| item).or_else(|| world.queue.get(parked()?));
+        let item = first.map(|(_, item)| item).or(paused_item).or_else(|| world.queue.get(parked()?));
         if let Some(item) = item {
             let (reason, _) = reason_of(world, draft.now, item);
             draft.head(item.task.task_id.clone(), reason);

@@ -171,6 +171,7 @@ fn a_batch_of_the_cpu_lane_holds_no_llm_back() {
         total: 3,
         completed: 0,
         failed: 0,
+        paused: false,
     };
     rig.tell(crate::Event::Batch(facts.clone()));
     rig.drop_tasks(
@@ -191,6 +192,7 @@ fn a_batch_whose_items_vanished_does_not_hold_llms_back_for_ever() {
         total: 100,
         completed: 0,
         failed: 0,
+        paused: false,
     };
     rig.tell(crate::Event::Batch(facts));
     rig.drop_task(prompt("a")).run_for(5_000);

@@ -138,6 +138,7 @@ fn event() -> impl Strategy<Value = Event> {
                 total,
                 completed,
                 failed,
+                paused: total % 2 == 1,
             }
         });
     let queued = (entry(), any::<u64>(), any::<i64>(), any::<bool>()).prop_map(

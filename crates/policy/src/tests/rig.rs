@@ -183,6 +183,7 @@ impl Rig {
             total,
             completed: 0,
             failed: 0,
+            paused: false,
         };
         self.batches.insert(batch_id, facts.clone());
         self.tell(Event::Batch(facts));

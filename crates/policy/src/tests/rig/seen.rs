@@ -43,6 +43,15 @@ impl Rig {
         self.count(|action| matches!(action, Action::Engine { engine: None, .. }))
     }
 
+    /// What was said, the oldest first.
+    pub(in crate::tests) fn said(&self) -> Vec<String> {
+        let said = self.log.iter().filter_map(|(_, action)| match action {
+            Action::Say(saying) => Some(saying.to_string()),
+            _ => None,
+        });
+        said.collect()
+    }
+
     /// Names of the tasks in the order of their starts.
     pub(in crate::tests) fn starts(&self) -> Vec<String> {
         let starts = self.log.iter().filter_map(|(_, action)| match action {

@@ -65,6 +65,15 @@ impl Rig {
         self
     }
 
+    /// Somebody pauses a batch, or lets it go on.
+    pub(in crate::tests) fn pause(&mut self, batch: &str, paused: bool) -> &mut Self {
+        let facts = self.batches.get_mut(&BatchId::new(batch).expect("legal")).expect("a batch");
+        facts.paused = paused;
+        let facts = facts.clone();
+        self.tell(Event::Batch(facts));
+        self
+    }
+
     /// The brain dies and another one adopts what is there.
     pub(in crate::tests) fn restart_brain(&mut self) -> &mut Self {
         self.world = World::new(self.config.clone(), self.world.learned().clone());
