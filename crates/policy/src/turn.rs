@@ -123,6 +123,7 @@ impl Turns {
         if let Some(total) = grants.total.get_mut(job_type) {
             *total = total.saturating_sub(1);
         }
+        grants.total.retain(|_, total| *total > 0);
         if job_type == model::task::CHATBOT {
             return;
         }
@@ -141,6 +142,13 @@ impl Turns {
             *pass = (*pass).max(floor) - base;
             is_news
         });
+        // One that is forgotten is next or nearly so, like one that was never seen.
+        if grants.pass.len() > TYPES_KEPT
+            && let Some(least) =
+                grants.pass.iter().min_by_key(|(_, pass)| **pass).map(|(name, _)| name.clone())
+        {
+            grants.pass.remove(&least);
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::launch::Launching;
 use crate::learn::Memory;
 use crate::order::Ageing;
 use crate::place;
-use crate::queue::{Queue, Queued, Shape, What};
+use crate::queue::{Line, Queue, Queued, Shape, What};
 use crate::turn::Turns;
 use crate::unit::{Claim, Unit};
 use crate::worker::{Llm, Worker};
@@ -232,12 +232,20 @@ impl World {
         }
         let all_in_line =
             self.queue.cancelled().next().is_none() && self.queue.next_due(Millis(i64::MIN)).is_none();
-        if !all_in_line || self.queue.lines().any(|(shape, _)| !self.is_held(shape)) {
+        if !all_in_line
+            || self.queue.lines().any(|(shape, line)| !self.is_held(shape) && self.has_turn(shape, line))
+        {
             return Rest::Busy;
         }
         let mut held: Vec<TaskId> = self.queue.items().map(|(_, item)| item.task.task_id.clone()).collect();
         held.sort();
         Rest::Held(held)
+    }
+
+    /// Whether any of these is not held back by `strict_consecutive`.
+    fn has_turn(&self, shape: &Shape, line: &Line) -> bool {
+        let grants = self.grants(shape.in_cpu_lane());
+        line.rows().any(|(key, _)| !self.turns.must_wait(grants, &key.job_type))
     }
 
     /// Whether a batch still expects items that nobody has seen yet.

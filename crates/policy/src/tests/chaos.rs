@@ -1,5 +1,6 @@
 //! Random stories: whatever happens, the laws hold, nothing panics, and at the end every task has ended exactly once.
 
+use model::config::GpuLock;
 use model::{FailureClass, GpuMode};
 use proptest::prelude::*;
 
@@ -10,7 +11,7 @@ use crate::{Event, Rest};
 /// Something that happens.
 #[derive(Clone, Debug)]
 enum Step {
-    Prompt { priority: u8, model: u8 },
+    Prompt { priority: u8, model: u8, chatbot: bool },
     Script { priority: u8, kind: u8, media: u16 },
     Batch { items: u8, mode: u8 },
     Fails { class: u8 },
@@ -24,7 +25,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (1..=5_u8, 0..3_u8).prop_map(|(priority, model)| Step::Prompt { priority, model }),
+        4 => (1..=5_u8, 0..3_u8, any::<bool>()).prop_map(|(priority, model, chatbot)| Step::Prompt { priority, model, chatbot }),
         4 => (1..=5_u8, 0..4_u8, 1..300_u16).prop_map(|(priority, kind, media)| Step::Script { priority, kind, media }),
         1 => (1..70_u8, 0..3_u8).prop_map(|(items, mode)| Step::Batch { items, mode }),
         2 => (0..4_u8).prop_map(|class| Step::Fails { class }),
@@ -43,8 +44,9 @@ struct Story {
 }
 
 impl Story {
-    fn new(brains: bool) -> Self {
-        let config = if brains { with_brains(config()) } else { config() };
+    fn new(brains: bool, single_lock: bool) -> Self {
+        let mut config = if brains { with_brains(config()) } else { config() };
+        config.gpu_lock = if single_lock { GpuLock::Single } else { GpuLock::Slots };
         let mut rig = Rig::with(config).gpus([24_576, 12_227, 8_192]);
         // Workers die while starts are in their hands; what that makes strange is counted, and is not the matter here.
         rig.lenient = true;
@@ -64,10 +66,14 @@ impl Story {
 
     fn happen(&mut self, step: &Step) {
         match *step {
-            Step::Prompt { priority, model } => self.drop(|name| match model {
-                0 => prompt(name).priority(priority),
-                1 => prompt(name).priority(priority).with_model(QWEN_7B),
-                _ => prompt(name).priority(priority).with_model(QWEN_14B),
+            Step::Prompt { priority, model, chatbot } => self.drop(|name| {
+                let job_type = if chatbot { "chatbot" } else { "summarization" };
+                let prompt = prompt(name).priority(priority).of_type(job_type);
+                match model {
+                    0 => prompt,
+                    1 => prompt.with_model(QWEN_7B),
+                    _ => prompt.with_model(QWEN_14B),
+                }
             }),
             Step::Script { priority, kind, media } => self.drop(|name| match kind {
                 0 => script(name, "embed").priority(priority),
@@ -125,8 +131,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_task_ends_exactly_once(steps in prop::collection::vec(step(), 1..40), brains: bool) {
-        let mut story = Story::new(brains);
+    fn every_task_ends_exactly_once(steps in prop::collection::vec(step(), 1..40), brains: bool, single_lock: bool) {
+        let mut story = Story::new(brains, single_lock);
         for step in &steps {
             story.happen(step);
         }
@@ -149,7 +155,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..25),
         at_once: bool,
     ) {
-        let mut story = Story::new(false);
+        let mut story = Story::new(false, false);
         for step in &steps {
             story.happen(step);
         }

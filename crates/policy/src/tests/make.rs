@@ -120,6 +120,11 @@ impl Drop {
         self
     }
 
+    pub(super) fn of_type(mut self, job_type: &str) -> Self {
+        self.task.job_type = job_type.into();
+        self
+    }
+
     pub(super) fn order(mut self, order: u64) -> Self {
         self.order = Some(order);
         self
