@@ -25,6 +25,11 @@ pub enum Saying {
     BatchPaused { batch: BatchId, remaining: u64 },
     #[error("batch {batch} goes on with {remaining} items left")]
     BatchResumed { batch: BatchId, remaining: u64 },
+    #[error(
+        "{job_type} has started {limit} times in a row{}: it waits until another job type has started (`strict_consecutive`)",
+        if *in_cpu_lane { " in the CPU lane" } else { "" }
+    )]
+    TooManyInARow { job_type: String, limit: u32, in_cpu_lane: bool },
     #[error("System RAM low ({free_gb:.1} GB free), waiting before starting job...")]
     RamLow { free_gb: f64 },
 }

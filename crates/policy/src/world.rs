@@ -31,6 +31,8 @@ use crate::worker::{Llm, Worker};
 pub struct World {
     pub(crate) config: Config,
     pub(crate) turns: Turns,
+    /// Whether it was said that a job type waits for another one to start: on the GPUs, and in the CPU lane.
+    pub(crate) said_in_a_row: [bool; 2],
     pub(crate) memory: Memory,
     /// How often LLM requests come.
     pub(crate) demand: Demand,
@@ -112,6 +114,7 @@ impl World {
             memory: Memory::new(learned),
             demand: Demand::default(),
             turns: Turns::new(&config.fairness),
+            said_in_a_row: [false; 2],
             config,
             now: Millis::ZERO,
             inventory: None,

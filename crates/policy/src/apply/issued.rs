@@ -50,6 +50,9 @@ impl World {
 
     /// What was said is not said again.
     fn said(&mut self, saying: &Saying) {
+        if let Saying::TooManyInARow { in_cpu_lane, .. } = saying {
+            self.said_in_a_row[usize::from(*in_cpu_lane)] = true;
+        }
         if let Saying::BatchPaused { batch, .. } | Saying::BatchResumed { batch, .. } = saying
             && let Some(batch) = self.batches.get_mut(batch)
         {
@@ -66,6 +69,9 @@ impl World {
         let warm = queued.shape.host().is_some_and(|host| to.has_host(host));
         let cancelled = queued.cancelled;
         let in_cpu_lane = queued.shape.in_cpu_lane();
+        if !task.is_chatbot() {
+            self.said_in_a_row[usize::from(in_cpu_lane)] = false;
+        }
         self.turns.grant(self.memory.grants_mut(in_cpu_lane), &task.job_type);
         self.claims.insert(entry, Claim { queued, task, worker, at, warm, cancelled });
     }

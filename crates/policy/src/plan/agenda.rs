@@ -25,6 +25,14 @@ impl<'w> Agenda<'w> {
         types.entry(job_type).or_default().insert((rank.arrival, at));
     }
 
+    /// A job type that is left although nothing more is next: it has to wait until another has started. Streams that
+    /// ended wait for room.
+    pub(super) fn held_back(&self, ended: &BTreeSet<usize>) -> Option<&'w str> {
+        let waits = |heads: &BTreeSet<(Arrival, At)>| heads.iter().any(|(_, (at, _))| !ended.contains(at));
+        let mut types = self.heads.values().flatten();
+        types.find(|(_, heads)| waits(heads)).map(|(job_type, _)| *job_type)
+    }
+
     /// The next one. A type that has to wait until another has started is left out, and comes in once that is so.
     pub(super) fn pop(&mut self, turns: &Turns, grants: &Grants) -> Option<At> {
         let next = |types: &Heads<'w>| {

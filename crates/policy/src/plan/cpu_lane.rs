@@ -24,6 +24,8 @@ pub(super) struct CpuLane<'w> {
     given: BTreeMap<HostKey, u32>,
     /// Expected length of what was given ahead.
     ahead: Millis,
+    /// Whether somebody before found no slot: then nothing is given ahead, or the lane would never come free for it.
+    somebody_waits: bool,
 }
 
 impl<'w> CpuLane<'w> {
@@ -43,6 +45,7 @@ impl<'w> CpuLane<'w> {
             given: worker.map(|worker| given(world, worker)).unwrap_or_default(),
             hosts: worker.map(|worker| worker.hosts.clone()).unwrap_or_default(),
             ahead: over,
+            somebody_waits: false,
         }
     }
 
@@ -58,8 +61,9 @@ impl<'w> CpuLane<'w> {
             }
         } else {
             let kept = self.hosts.iter().any(|order| host.is(&order.script, order.model.as_deref()));
-            let expected = is_short(draft, item, None).filter(|_| kept);
+            let expected = is_short(draft, item, None).filter(|_| kept && !self.somebody_waits);
             let Some(expected) = expected.filter(|expected| self.ahead + *expected <= AHEAD) else {
+                self.somebody_waits = true;
                 return Placed::No;
             };
             self.ahead = self.ahead + expected;

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use model::link::EngineOrder;
-use model::{Millis, TaskClass};
+use model::{Millis, Saying, TaskClass};
 
 use super::agenda::Agenda;
 use super::cpu_lane::CpuLane;
@@ -96,7 +96,19 @@ fn fill_lane<'w>(
         stream.advance(row);
         enter(draft, &mut agenda, stream, (at, row));
     }
+    if let Some(job_type) = agenda.held_back(&ended) {
+        say_held_back(draft, job_type, in_cpu_lane);
+    }
     left
+}
+
+/// Says once that a job type waits for nothing but another one's start.
+fn say_held_back(draft: &mut Draft<'_>, job_type: &str, in_cpu_lane: bool) {
+    let world = draft.world;
+    let limit = world.turns.limit_reached(draft.grants(in_cpu_lane), job_type);
+    if let Some(limit) = limit.filter(|_| !world.said_in_a_row[usize::from(in_cpu_lane)]) {
+        draft.say(Saying::TooManyInARow { job_type: job_type.to_owned(), limit, in_cpu_lane });
+    }
 }
 
 /// Lets an LLM load, or stay, for what waits for the single lock.

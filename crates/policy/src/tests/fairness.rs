@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 
 use model::config::Auto;
 use model::task::GpuRequirement;
-use model::{Config, FailureClass};
+use model::{Config, FailureClass, GpuMode};
 
 use super::make::{Drop, config, prompt, script, whisper};
 use super::rig::Rig;
-use crate::{Event, Rest, plan};
+use crate::{Action, Event, Rest, plan};
 
 fn t(n: usize) -> Drop {
     script(&format!("t{n}"), "embed").of_type("transcription")
@@ -98,6 +98,12 @@ fn max_consecutive_strict_waits_for_another_type_to_start() {
     assert_eq!(order(&rig), "TT");
     insta::assert_snapshot!(rig.why("t2"), @"`transcription` has started 2 times in a row, and by `strict_consecutive` another job type has to start before the next one");
     assert!(matches!(rig.world.rest(), Rest::Held(held) if held.len() == 1));
+    let said = rig.log.iter().filter_map(|(_, action)| match action {
+        Action::Say(saying) => Some(saying.to_string()),
+        _ => None,
+    });
+    let said: Vec<String> = said.filter(|sentence| sentence.contains("in a row")).collect();
+    insta::assert_snapshot!(said.join("\n"), @"transcription has started 2 times in a row: it waits until another job type has started (`strict_consecutive`)");
     // A chatbot is no other type; anything else is.
     rig.drop_task(c(0)).run_for(60_000);
     assert_eq!(order(&rig), "TTC");
@@ -132,6 +138,33 @@ fn the_cpu_lane_has_turns_of_its_own() {
 }
 
 #[test]
+fn what_takes_no_time_does_not_keep_the_cpu_lane_from_others() {
+    let mut config = config();
+    config.cpu_slots = Auto::Set(1);
+    let tally = config.scripts["count"].clone();
+    config.scripts.insert("tally".into(), tally);
+    let mut rig = Rig::with(config).gpus([24_576]);
+    rig.times.script = 2;
+    let lane = |name: String, kind: &str| script(&name, kind).gpu(GpuRequirement::None);
+    rig.drop_tasks((0..5).map(|n| lane(format!("known-{n}"), "count"))).run_until_rest();
+    rig.drop_tasks((0..200).map(|n| lane(format!("short-{n}"), "count"))).run_for(20);
+    let before = rig.starts().len();
+    rig.drop_task(lane("urgent".into(), "tally").priority(5)).run_until_rest();
+    let place = rig.starts().iter().position(|name| name == "urgent").expect("it ran") - before;
+    assert!(place <= 12, "{place} others went before it");
+}
+
+#[test]
+fn items_of_a_batch_and_single_tasks_share_the_turns_of_their_type() {
+    let mut rig = Rig::new().gpus([24_576]);
+    rig.drop_tasks((0..8).map(s)).drop_tasks((0..2).map(|n| t(n).of_type("process")));
+    // Its items are of type `process` too, which weighs as much as summarization.
+    rig.drop_batch("talks", GpuMode::Shared, &[20.0; 6]).run_until_rest();
+    assert_eq!(order(&rig), "ST".repeat(8));
+    assert_eq!(rig.starts().iter().filter(|name| name.starts_with("talks")).count(), 6);
+}
+
+#[test]
 fn turns_survive_the_death_of_the_brain() {
     let mut rig = Rig::new().gpus([24_576]);
     rig.drop_tasks((0..4).map(s)).drop_tasks((0..8).map(t));
@@ -159,7 +192,7 @@ fn a_start_that_could_not_be_carried_out_or_was_lost_gives_its_turn_back() {
     rig.drop_tasks((0..2).map(s)).drop_task(t(2));
     let before = rig.world.learned().grants.clone();
     let action = plan(&rig.world, rig.now).actions.into_iter().next().expect("the next start");
-    let crate::Action::Start { entry, task, .. } = &action else { panic!("{action:?}") };
+    let Action::Start { entry, task, .. } = &action else { panic!("{action:?}") };
     assert_eq!(task.job_type, "summarization");
     let entry = entry.clone();
     for answer in [
