@@ -288,7 +288,7 @@ pub struct BatchSettings {
     pub exclusive_admits_chat: bool,
     /// How long a GPU that a chatbot borrowed stays with it after its last request, in seconds.
     pub chat_linger_s: f64,
-    /// How many LLMs may be read from one disk at a time; loads of the same model count once.
+    /// How many LLMs that come back after a batch are read from the disk at a time; loads of the same model count once.
     pub cold_loads_per_disk: u32,
 }
 

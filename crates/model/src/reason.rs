@@ -72,6 +72,8 @@ pub enum Reason {
     Locked { task: TaskId, gpu: String, ahead: Ahead },
     #[error("exclusive batch `{batch}` has the GPUs ({remaining} items left); LLM tasks wait for its end")]
     HeldByBatch { batch: String, remaining: u64 },
+    #[error("exclusive batch `{batch}` lends GPU {gpu} to chatbots, free in {free_in_s:.0} s")]
+    LentToChat { batch: String, gpu: String, free_in_s: f64 },
     #[error("exclusive batch `{batch}` waits for {running} running LLM tasks to end")]
     Draining { batch: String, running: u64 },
     #[error("batch `{batch}` is paused; `gpuspool resume {batch}` lets it go on")]
@@ -119,6 +121,7 @@ impl Reason {
             Self::TooManyInARow { .. } => "too_many_in_a_row",
             Self::Locked { .. } => "locked",
             Self::HeldByBatch { .. } => "held_by_batch",
+            Self::LentToChat { .. } => "lent_to_chat",
             Self::Draining { .. } => "draining",
             Self::BatchPaused { .. } => "batch_paused",
             Self::LlmKept { .. } => "llm_kept",

@@ -30,6 +30,16 @@ pub enum Saying {
         if *in_cpu_lane { " in the CPU lane" } else { "" }
     )]
     TooManyInARow { job_type: String, limit: u32, in_cpu_lane: bool },
+    #[error(
+        "GPU {gpu} is lent to chatbots inside exclusive batch {batch} for {task}: free in {free_in_s:.0} s, given back {linger_s:.0} s after their last request"
+    )]
+    LentToChat { gpu: String, batch: BatchId, task: TaskId, free_in_s: f64, linger_s: f64 },
+    #[error("GPU {gpu} goes back to exclusive batch {batch}: no chatbot has asked for {quiet_s:.0} s")]
+    BackFromChat { gpu: String, batch: BatchId, quiet_s: f64 },
+    #[error(
+        "GPU {gpu} leaves batch {batch} to load {model}: what is left takes {remaining_s:.0} s of work, and the loads have to follow each other, {load_s:.0} s each"
+    )]
+    LeavesBatch { gpu: String, batch: BatchId, model: String, remaining_s: f64, load_s: f64 },
     #[error("System RAM low ({free_gb:.1} GB free), waiting before starting job...")]
     RamLow { free_gb: f64 },
 }

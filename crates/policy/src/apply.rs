@@ -54,7 +54,33 @@ impl World {
             Event::CancelAsked { task_id } => self.cancel_asked(&task_id),
             Event::DownAsked { deadline, now } => self.down_asked(at, deadline, now),
         }
-        self.exclusive_since = self.exclusive(at).map(|_| self.exclusive_since.unwrap_or(at));
+        self.mind_the_mode(at);
+    }
+
+    /// The mode is a level; what belongs to it goes with it.
+    fn mind_the_mode(&mut self, at: Millis) {
+        let before = self.exclusive_since;
+        self.exclusive_since = self.exclusive(at).map(|_| before.unwrap_or(at));
+        let lent = self.lent.as_ref().and_then(|uuid| self.gpus.get(uuid));
+        if self.exclusive_since.is_none() || !lent.is_some_and(crate::gpu::Gpu::is_usable) {
+            self.lent = None;
+        }
+        if before.is_some() && self.exclusive_since.is_none() {
+            self.left.clear();
+            // An LLM that came for a chatbot stays in place of the one that had made room.
+            let workers = &self.workers;
+            let has_llm = |gpu: &crate::gpu::Gpu| {
+                gpu.worker
+                    .as_ref()
+                    .and_then(|id| workers.get(id))
+                    .is_some_and(|worker| worker.engine.is_some())
+            };
+            for gpu in self.gpus.values_mut().filter(|gpu| gpu.reload.is_some()) {
+                if has_llm(gpu) {
+                    gpu.reload = None;
+                }
+            }
+        }
     }
 
     fn pass_time(&mut self, at: Millis) {

@@ -4,7 +4,7 @@
 //! make room as far as items wait for it. Not here: unloading and giving back (`plan::exclusive`, `plan::reload`).
 
 use model::config::{GpuRole, ScriptGpu};
-use model::{BatchId, Millis, Mode, TaskClass};
+use model::{BatchId, Millis, Mode, Task, TaskClass};
 
 use crate::batch::{Batch, UNSEEN_ITEMS_GRACE};
 use crate::gpu::Gpu;
@@ -42,6 +42,11 @@ impl World {
             && self.gpus.values().any(|gpu| self.is_eligible(gpu, batch))
     }
 
+    /// How many GPUs a batch may have for itself.
+    pub(crate) fn gpus_for(&self, batch: &Batch) -> u64 {
+        self.gpus.values().filter(|gpu| self.is_eligible(gpu, batch)).count() as u64
+    }
+
     /// Whether a batch may have this GPU for itself.
     fn is_eligible(&self, gpu: &Gpu, batch: &Batch) -> bool {
         let entry = self.config.scripts.get(&batch.facts.script);
@@ -63,9 +68,27 @@ impl World {
         matches!(self.config.role(&gpu.key()), Some(GpuRole::BrainPrimary | GpuRole::BrainSecondary))
     }
 
+    /// Whether a task may start inside an exclusive batch although it is for an LLM.
+    pub(crate) fn is_admitted_chat(&self, task: &Task) -> bool {
+        self.config.resource_manager.batch_settings.exclusive_admits_chat
+            && task.class() == TaskClass::Llm
+            && task.is_chatbot()
+    }
+
+    /// Whether an exclusive batch has lent this GPU to chatbots.
+    pub(crate) fn is_lent(&self, gpu: &Gpu) -> bool {
+        self.lent.as_ref() == Some(&gpu.facts.uuid)
+    }
+
+    /// Whether this GPU has left an exclusive batch before its end.
+    pub(crate) fn has_left(&self, gpu: &Gpu) -> bool {
+        self.left.contains(&gpu.facts.uuid)
+    }
+
     /// LLM tasks that run on GPUs that an exclusive batch waits for.
     pub(crate) fn llm_tasks_in_the_way(&self) -> u64 {
-        let in_the_way = |gpu: Option<&Gpu>| gpu.is_some_and(|gpu| self.takes_scripts(gpu));
+        let in_the_way =
+            |gpu: Option<&Gpu>| gpu.is_some_and(|gpu| self.takes_scripts(gpu) && !self.is_lent(gpu));
         let running = self.units.values().filter(|unit| {
             unit.class() == TaskClass::Llm && unit.is_live() && in_the_way(self.gpu_of(&unit.worker))
         });

@@ -137,14 +137,18 @@ fn no_poison(world: &World, found: &mut Vec<Breach>) {
     }
 }
 
-/// I17: a batch ends with as many ends as items; inside exclusive mode no LLM task starts.
+/// I17: a batch ends with as many ends as items; inside exclusive mode no LLM task starts, but chatbots that may borrow
+/// a GPU.
 fn batches_are_exact(world: &World, found: &mut Vec<Breach>) {
     if world.anomalies.contains_key("batch_has_more_ends_than_items") {
         breach(found, "I17", "a batch has more ends than items".into());
     }
     let Some(exclusive) = world.exclusive(world.now) else { return };
     let began: Option<Millis> = world.exclusive_since;
-    for unit in world.units.values().filter(|unit| unit.class() == TaskClass::Llm && unit.is_live()) {
+    let held = |unit: &&Unit| {
+        unit.class() == TaskClass::Llm && unit.is_live() && !world.is_admitted_chat(&unit.task)
+    };
+    for unit in world.units.values().filter(held) {
         if began.is_some_and(|began| unit.ordered_at > began) {
             let batch = &exclusive.batch.facts.batch_id;
             breach(found, "I17", format!("{} started inside exclusive batch {batch}", unit.key));

@@ -164,6 +164,19 @@ impl Memory {
         })
     }
 
+    /// Media seconds that tasks of this host work off in a second on whatever GPU, learned or stated.
+    pub(crate) fn speed_anywhere(&self, config: &Config, host: &HostKey) -> Option<f64> {
+        let prefix = format!("{}/", run_name_of(host));
+        let of_kind = self.learned.speed.range(prefix.clone()..);
+        let of_kind = of_kind.take_while(|(name, _)| name.starts_with(&prefix));
+        let mut samples: Vec<f64> = of_kind.flat_map(|(_, samples)| samples.iter().copied()).collect();
+        if samples.len() >= SAMPLES_NEEDED {
+            samples.sort_by(f64::total_cmp);
+            return Some(samples[samples.len() / 2]).filter(|speed| *speed > 0.0);
+        }
+        place::script_entry(config, &host.script)?.speed.filter(|speed| *speed > 0.0)
+    }
+
     /// Media seconds worked off in a second, learned or stated.
     fn speed(&self, config: &Config, task: &Task, name: &str, gpu: Option<&str>) -> Option<f64> {
         let samples = self.learned.speed.get(&format!("{name}/{}", gpu.unwrap_or("cpu")));
@@ -195,11 +208,13 @@ impl Memory {
 pub(crate) fn run_name(config: &Config, task: &Task, llm: Option<&str>) -> String {
     match &task.work {
         Work::Llm(work) => format!("llm/{}", llm.or(work.model.as_deref()).unwrap_or_default()),
-        Work::Script(work) => {
-            let host = place::host_key(config, work);
-            format!("{}/{}", host.name(), host.model.as_deref().unwrap_or_default())
-        }
+        Work::Script(work) => run_name_of(&place::host_key(config, work)),
     }
+}
+
+/// The name run times of this host's tasks are kept by.
+pub(crate) fn run_name_of(host: &HostKey) -> String {
+    format!("{}/{}", host.name(), host.model.as_deref().unwrap_or_default())
 }
 
 fn host_boot_name(script: &str, model: Option<&str>) -> String {

@@ -135,7 +135,7 @@ fn gpu_picture(world: &World, gpu: &Gpu, moment: Moment, wanted: Option<&[&Shape
         vram: vram(world, gpu, &residents),
         health: gpu.health,
         draining: is_draining(world, gpu, llm.is_some(), wanted),
-        accepts: accepts(world, gpu, worker, state, units.len(), wanted.is_none()),
+        accepts: accepts(world, gpu, worker, state, units.len(), wanted.is_none() || world.is_lent(gpu)),
         residents,
         slots: units.iter().filter_map(|unit| Some(slot(world, worker?, unit, moment))).collect(),
         lease: None,
@@ -203,7 +203,7 @@ fn vram(world: &World, gpu: &Gpu, residents: &[Resident]) -> VramPicture {
 fn is_draining(world: &World, gpu: &Gpu, llm: bool, wanted: Option<&[&Shape]>) -> bool {
     let for_batch =
         || wanted.is_some_and(|shapes| shapes.iter().any(|shape| crate::place::fits(shape, &gpu.facts)));
-    world.down.is_some() || (llm && world.takes_scripts(gpu) && for_batch())
+    world.down.is_some() || (llm && world.takes_scripts(gpu) && !world.is_lent(gpu) && for_batch())
 }
 
 /// What it would take now.
@@ -277,13 +277,7 @@ fn queues(world: &World, moment: Moment) -> BTreeMap<TaskClass, QueuePicture> {
 fn batch_picture(world: &World, batch: &Batch, moment: Moment) -> BatchPicture {
     let threshold = world.config.resource_manager.batch_settings.auto_exclusive_threshold;
     let facts = &batch.facts;
-    let ended = facts.completed + facts.failed;
-    let spent = moment.now - batch.since;
-    // As fast as so far; nobody can say before something has ended.
-    let eta = (!facts.paused && ended > 0 && spent > Millis::ZERO).then(|| {
-        let turn = i64::try_from(ended).map_or(0, |ended| spent.0 / ended.max(1));
-        moment.now + Millis(turn.saturating_mul(i64::try_from(facts.remaining()).unwrap_or(i64::MAX)))
-    });
+    let eta = world.batch_ends_at(batch, moment.now);
     BatchPicture {
         script: facts.script.clone(),
         gpu_mode: batch.facts.mode(threshold),
@@ -299,10 +293,8 @@ fn batch_picture(world: &World, batch: &Batch, moment: Moment) -> BatchPicture {
 impl World {
     /// Keys of the GPUs that run items of a batch.
     fn gpus_of_batch(&self, batch: &BatchId) -> Vec<String> {
-        let units = self.units.values().filter(|unit| unit.is_live());
-        let of = units.filter(|unit| unit.task.batch_id.as_ref() == Some(batch));
-        let gpus: BTreeMap<u32, String> =
-            of.filter_map(|unit| self.gpu_of(&unit.worker)).map(|gpu| (gpu.facts.index, gpu.key())).collect();
+        let gpus = self.units_of_batch(batch).filter_map(|unit| self.gpu_of(&unit.worker));
+        let gpus: BTreeMap<u32, String> = gpus.map(|gpu| (gpu.facts.index, gpu.key())).collect();
         gpus.into_values().collect()
     }
 }
@@ -322,6 +314,14 @@ fn notices(world: &World) -> Vec<String> {
             let lane = lane.as_ref().map_or("the CPU lane".into(), |uuid| format!("GPU `{uuid}`"));
             notices.push(format!("the worker of {lane} is being started again: {message}"));
         }
+    }
+    let reading: Vec<&str> = world.loading_models().into_iter().collect();
+    for (gpu, model) in world.waiting_for_the_disk() {
+        let (key, reading) = (gpu.key(), reading.join("`, `"));
+        notices.push(format!("GPU {key} waits to load `{model}`: `{reading}` is being read from the disk (`cold_loads_per_disk`)"));
+    }
+    if let Some(gpu) = world.lent.as_ref().and_then(|uuid| world.gpus.get(uuid)) {
+        notices.push(format!("GPU {} is lent to chatbots; it goes back to its batch after them", gpu.key()));
     }
     for gpu in world.gpus.values() {
         for (model, failure) in &gpu.boot_failures {

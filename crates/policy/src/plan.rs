@@ -3,13 +3,14 @@
 //! ```text
 //! settle (what is over) → stop (cancel, time limits, down) → show → doom (what can never run)
 //!   → launch and leave → [down ends here] → engine (broken ones)
-//!   → exclusive (drain, unload) → drain for scripts → fill (slots, scripts, boots, by the one order) → evict → reload
+//!   → chat (lend a GPU) → exclusive (drain, unload) → stagger (leave in turn) → drain for scripts → fill (slots, scripts, boots, by the one order) → evict → reload
 //!   → heads
 //! ```
 //!
 //! Not here: how a thing is done. Each pass is a small file; what an earlier pass decided, a later one sees in the draft.
 
 mod agenda;
+mod chat;
 mod cpu_lane;
 mod doom;
 mod draft;
@@ -24,6 +25,7 @@ mod reload;
 mod scripts;
 mod settle;
 mod show;
+mod stagger;
 mod stop;
 mod stream;
 
@@ -62,7 +64,9 @@ pub fn plan_by(world: &World, now: Millis, judge: &dyn Judge) -> Plan {
     launch::launch(&mut draft);
     if world.down.is_none() {
         engine::tidy(&mut draft);
+        chat::lend(&mut draft);
         exclusive::make_room(&mut draft);
+        stagger::leave_in_turn(&mut draft);
         evict::drain(&mut draft, judge);
         let left = fill::fill(&mut draft);
         evict::evict(&mut draft, &left, judge);

@@ -124,21 +124,39 @@ impl Queued {
     }
 
     fn length(&self) -> Length {
-        (Reverse(self.task.priority), Reverse(expected_ms(&self.task)), self.arrival())
+        (Reverse(self.task.priority), Reverse(stated_ms(&self.task).unwrap_or(u64::MAX)), self.arrival())
     }
 }
 
-/// What a task's length is known by, in milliseconds: its media, else its author's estimate.
+/// What a task's length is known by, in milliseconds: its media, else its author's estimate; none where it has neither.
+fn stated_ms(task: &Task) -> Option<u64> {
+    let seconds = task.media_s.or(task.estimated_duration_sec)?;
+    Some(u64::try_from(Millis::from_secs_f64(seconds.max(0.0)).0).unwrap_or_default())
+}
+
+/// The same, where nothing counts as nothing.
 fn expected_ms(task: &Task) -> u64 {
-    let seconds = task.media_s.or(task.estimated_duration_sec).map_or(0.0, |s| s.max(0.0));
-    u64::try_from(Millis::from_secs_f64(seconds).0).unwrap_or_default()
+    stated_ms(task).unwrap_or_default()
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "milliseconds of media, never below 0"
+)]
+fn scaled(ms: u64, factor: f64) -> u64 {
+    (ms as f64 * factor) as u64
 }
 
 /// Startable tasks of one shape.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Line {
     rows: BTreeMap<RowKey, Row>,
-    by_length: BTreeMap<Length, Entry>,
+    /// Items of a batch whose media is known, by its length.
+    by_media: BTreeMap<Length, Entry>,
+    /// The other items of a batch, by what their author expects; those that nobody knows anything of come first.
+    by_estimate: BTreeMap<Length, Entry>,
     count: u64,
     tally: Tally,
 }
@@ -198,9 +216,29 @@ impl Line {
         self.rows.values().flat_map(BTreeMap::values)
     }
 
-    /// The longest first.
-    pub(crate) fn longest_first(&self) -> impl Iterator<Item = &Entry> {
-        self.by_length.values()
+    /// The longest first, where a second of media takes this many seconds, and what has no media typically takes so long.
+    pub(crate) fn longest_first(
+        &self,
+        of_media: f64,
+        typical: Option<Millis>,
+    ) -> impl Iterator<Item = &Entry> + use<'_> {
+        let mut by_media = self.by_media.iter().peekable();
+        let mut by_estimate = self.by_estimate.iter().peekable();
+        let typical = typical.map(|typical| u64::try_from(typical.0).unwrap_or_default());
+        std::iter::from_fn(move || {
+            let media = by_media.peek().map(|((priority, Reverse(ms), arrival), _)| {
+                (*priority, Reverse(scaled(*ms, of_media)), *arrival)
+            });
+            let other = by_estimate.peek().map(|((priority, Reverse(ms), arrival), _)| {
+                (*priority, Reverse(typical.unwrap_or(*ms)), *arrival)
+            });
+            let media_goes_first = match (media, other) {
+                (Some(media), Some(other)) => media < other,
+                (media, _) => media.is_some(),
+            };
+            let next = if media_goes_first { by_media.next() } else { by_estimate.next() };
+            next.map(|(_, entry)| entry)
+        })
     }
 
     fn insert(&mut self, entry: &Entry, item: &Queued, now: Millis) {
@@ -214,7 +252,9 @@ impl Line {
             self.tally.length_sum = self.tally.length_sum.saturating_add(expected_ms(&item.task));
         }
         if item.shape.batch.is_some() {
-            self.by_length.insert(item.length(), entry.clone());
+            let by_length =
+                if item.task.media_s.is_some() { &mut self.by_media } else { &mut self.by_estimate };
+            by_length.insert(item.length(), entry.clone());
         }
     }
 
@@ -230,7 +270,52 @@ impl Line {
         if row.is_empty() {
             self.rows.remove(&key);
         }
-        self.by_length.remove(&item.length());
+        self.by_media.remove(&item.length());
+        self.by_estimate.remove(&item.length());
+    }
+}
+
+/// What waits of a batch, added up, so that nobody has to look at every item.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BatchTally {
+    /// How many items.
+    pub count: u64,
+    /// How many of them say how long their media is, and how long that is together.
+    pub with_media: u64,
+    /// Their media together, in milliseconds.
+    pub media_ms: u64,
+    /// How many of the others have an estimate of their author.
+    pub estimated: u64,
+    /// Their estimates together, in milliseconds.
+    pub estimated_ms: u64,
+    /// What runs them.
+    pub host: Option<HostKey>,
+}
+
+impl BatchTally {
+    fn add(&mut self, item: &Queued) {
+        self.count += 1;
+        if self.host.is_none() {
+            self.host = item.shape.host().cloned();
+        }
+        if item.task.media_s.is_some() {
+            self.with_media += 1;
+            self.media_ms = self.media_ms.saturating_add(expected_ms(&item.task));
+        } else if item.task.estimated_duration_sec.is_some() {
+            self.estimated += 1;
+            self.estimated_ms = self.estimated_ms.saturating_add(expected_ms(&item.task));
+        }
+    }
+
+    fn take(&mut self, item: &Queued) {
+        self.count = self.count.saturating_sub(1);
+        if item.task.media_s.is_some() {
+            self.with_media = self.with_media.saturating_sub(1);
+            self.media_ms = self.media_ms.saturating_sub(expected_ms(&item.task));
+        } else if item.task.estimated_duration_sec.is_some() {
+            self.estimated = self.estimated.saturating_sub(1);
+            self.estimated_ms = self.estimated_ms.saturating_sub(expected_ms(&item.task));
+        }
     }
 }
 
@@ -241,8 +326,10 @@ pub(crate) struct Queue {
     lines: BTreeMap<Shape, Line>,
     parked: BTreeSet<(Millis, Entry)>,
     by_id: BTreeMap<TaskId, BTreeSet<Entry>>,
-    by_batch: BTreeMap<BatchId, u64>,
+    by_batch: BTreeMap<BatchId, BatchTally>,
     cancelled: BTreeSet<Entry>,
+    /// Startable chatbots, by priority and arrival.
+    chatbots: BTreeMap<(Reverse<Priority>, u64), Entry>,
     /// Batches whose items do not start.
     paused: BTreeSet<BatchId>,
     known: BTreeMap<(TaskClass, Priority), u64>,
@@ -260,7 +347,7 @@ impl Queue {
         *self.known.entry((entry.class, entry.priority)).or_default() += 1;
         self.by_id.entry(item.task.task_id.clone()).or_default().insert(entry.clone());
         if let Some(batch) = &item.task.batch_id {
-            *self.by_batch.entry(batch.clone()).or_default() += 1;
+            self.by_batch.entry(batch.clone()).or_default().add(&item);
         }
         if item.cancelled {
             self.cancelled.insert(entry.clone());
@@ -285,10 +372,10 @@ impl Queue {
             }
         }
         if let Some(batch) = &item.task.batch_id
-            && let Some(count) = self.by_batch.get_mut(batch)
+            && let Some(tally) = self.by_batch.get_mut(batch)
         {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
+            tally.take(&item);
+            if tally.count == 0 {
                 self.by_batch.remove(batch);
             }
         }
@@ -301,11 +388,17 @@ impl Queue {
     }
 
     fn line_up(&mut self, entry: &Entry, item: &Queued) {
+        if item.task.is_chatbot() && item.shape.class() == TaskClass::Llm {
+            self.chatbots.insert((Reverse(item.task.priority), item.order), entry.clone());
+        }
         let now = self.now;
         self.lines.entry(item.shape.clone()).or_default().insert(entry, item, now);
     }
 
     fn step_out(&mut self, item: &Queued) {
+        if item.task.is_chatbot() {
+            self.chatbots.remove(&(Reverse(item.task.priority), item.order));
+        }
         if let Some(line) = self.lines.get_mut(&item.shape) {
             line.remove(item, self.now);
             if line.len() == 0 {
@@ -375,6 +468,11 @@ impl Queue {
         self.lines.iter().filter(|(shape, _)| !self.is_paused(shape))
     }
 
+    /// LLM tasks of chatbots that may start, the most urgent first, then by arrival.
+    pub(crate) fn chatbots(&self) -> impl Iterator<Item = &Entry> {
+        self.chatbots.values()
+    }
+
     /// Items of paused batches by shape.
     pub(crate) fn paused_lines(&self) -> impl Iterator<Item = (&Shape, &Line)> {
         self.lines.iter().filter(|(shape, _)| self.is_paused(shape))
@@ -421,7 +519,12 @@ impl Queue {
 
     /// Tasks of a batch that wait, parked ones included.
     pub(crate) fn of_batch(&self, batch: &BatchId) -> u64 {
-        self.by_batch.get(batch).copied().unwrap_or_default()
+        self.by_batch.get(batch).map_or(0, |tally| tally.count)
+    }
+
+    /// What is waiting of a batch, added up.
+    pub(crate) fn tally(&self, batch: &BatchId) -> Option<&BatchTally> {
+        self.by_batch.get(batch)
     }
 
     /// Files in a queue folder: parsed, and counted only.

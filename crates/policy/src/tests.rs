@@ -3,6 +3,7 @@
 mod adoption;
 mod batches;
 mod chaos;
+mod chats;
 mod choice;
 mod endings;
 mod evictions;
@@ -14,6 +15,7 @@ mod make;
 mod nonsense;
 mod pauses;
 mod rig;
+mod seed_4;
 mod shown;
 mod single_lock;
 mod states;

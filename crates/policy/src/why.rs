@@ -134,6 +134,12 @@ fn able<'w>(world: &'w World, item: &'w Queued) -> Vec<(&'w Gpu, Option<&'w Work
 }
 
 fn of_llm(world: &World, now: Millis, item: &Queued, wanted: Option<&str>) -> (Reason, Option<Millis>) {
+    if world.exclusive(now).is_some()
+        && world.is_admitted_chat(&item.task)
+        && let Some(found) = of_admitted_chat(world, now, item, wanted)
+    {
+        return found;
+    }
     if let Some(exclusive) = world.exclusive(now) {
         let batch = exclusive.batch.facts.batch_id.to_string();
         let running = world.llm_tasks_in_the_way();
@@ -184,6 +190,30 @@ fn of_llm(world: &World, now: Millis, item: &Queued, wanted: Option<&str>) -> (R
         return behind(world, now, item, world.standing(now, item));
     }
     of_busy_gpus(world, now, item, &able)
+}
+
+/// Inside an exclusive batch a chatbot waits for the GPU that is lent to it, or for an LLM that nobody needs.
+fn of_admitted_chat(
+    world: &World,
+    now: Millis,
+    item: &Queued,
+    wanted: Option<&str>,
+) -> Option<(Reason, Option<Millis>)> {
+    let able = able(world, item);
+    let Some(gpu) = world.lent.as_ref().and_then(|uuid| world.gpus.get(uuid)) else {
+        return of_loaded_llm(world, now, item, wanted, &able);
+    };
+    let of_lent: Vec<_> = able.iter().copied().filter(|(able, _)| world.is_lent(able)).collect();
+    if let Some(found) = of_loaded_llm(world, now, item, wanted, &of_lent) {
+        return Some(found);
+    }
+    let batch = world.exclusive(now)?.batch.facts.batch_id.to_string();
+    let worker = world.worker_on(gpu);
+    let units = worker.into_iter().flat_map(|worker| world.units_on(worker).map(move |unit| (worker, unit)));
+    let ends =
+        units.filter(|(_, unit)| unit.is_live()).map(|(worker, unit)| expected_end(world, now, worker, unit));
+    let free_in_s = (ends.max().unwrap_or(now) - now).as_secs_f64().max(0.0);
+    Some((Reason::LentToChat { batch, gpu: gpu.key(), free_in_s }, None))
 }
 
 fn no_choice(world: &World, wanted: Option<&str>) -> Reason {

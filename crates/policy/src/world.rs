@@ -54,6 +54,10 @@ pub struct World {
     pub(crate) batches_exclusive: BTreeMap<u64, BatchId>,
     pub(crate) batches_seen: u64,
     pub(crate) exclusive_since: Option<Millis>,
+    /// The GPU that an exclusive batch has lent to chatbots.
+    pub(crate) lent: Option<GpuUuid>,
+    /// GPUs that left an exclusive batch before its end, so that their LLMs load in turn.
+    pub(crate) left: BTreeSet<GpuUuid>,
     pub(crate) cancel_on_return: BTreeSet<TaskId>,
     pub(crate) returning: BTreeMap<TaskId, Returning>,
     pub(crate) down: Option<Down>,
@@ -131,6 +135,8 @@ impl World {
             batches_exclusive: BTreeMap::new(),
             batches_seen: 0,
             exclusive_since: None,
+            lent: None,
+            left: BTreeSet::new(),
             cancel_on_return: BTreeSet::new(),
             returning: BTreeMap::new(),
             down: None,
@@ -356,6 +362,28 @@ impl World {
         let Llm::Booting { order } = worker.llm()? else { return None };
         let estimate = self.memory.llm_boot(&self.config, &order.preset, &order.model);
         Some((order.model.as_str(), worker.engine_at + estimate.p50))
+    }
+
+    /// Models that are being loaded: those of one name are read from the disk once.
+    pub(crate) fn loading_models(&self) -> BTreeSet<&str> {
+        self.booting().map(|(_, model, _)| model).collect()
+    }
+
+    /// How many different models may be loaded again at a time.
+    pub(crate) fn loads_at_a_time(&self) -> usize {
+        self.config.resource_manager.batch_settings.cold_loads_per_disk.max(1) as usize
+    }
+
+    /// GPUs that nobody uses and whose LLM comes back once the disk is free, and that LLM.
+    pub(crate) fn waiting_for_the_disk(&self) -> impl Iterator<Item = (&Gpu, &str)> {
+        let loading = self.loading_models();
+        let full = loading.len() >= self.loads_at_a_time();
+        let idle = self.gpus.values().filter(move |gpu| {
+            full && gpu.state == model::GpuState::Idle
+                && self.worker_on(gpu).is_some_and(|worker| worker.serves() && worker.load() == 0)
+        });
+        idle.filter_map(|gpu| Some((gpu, gpu.reload.as_deref()?)))
+            .filter(move |(_, model)| !loading.contains(model))
     }
 
     pub(crate) fn anomaly(&mut self, name: &'static str) {

@@ -58,6 +58,18 @@ impl World {
         {
             batch.said_paused = matches!(saying, Saying::BatchPaused { .. });
         }
+        match saying {
+            Saying::LentToChat { gpu, .. } => {
+                let of_key = self.gpus.values().find(|known| known.key() == *gpu);
+                self.lent = of_key.map(|gpu| gpu.facts.uuid.clone());
+            }
+            Saying::BackFromChat { .. } => self.lent = None,
+            Saying::LeavesBatch { gpu, .. } => {
+                let of_key = self.gpus.values().find(|known| known.key() == *gpu);
+                self.left.extend(of_key.map(|gpu| gpu.facts.uuid.clone()));
+            }
+            _ => {}
+        }
     }
 
     fn start_issued(&mut self, at: Millis, entry: Entry, worker: WorkerId, task: Box<Task>) {
@@ -100,10 +112,11 @@ impl World {
         let boots = worker.engine.is_some();
         // A boot that nobody reported yet is over with the order; what may have begun is waited for all the same.
         let gpu = worker.gpu.clone();
+        let lent = gpu.is_some() && gpu == self.lent;
         if let Some(gpu) = gpu.and_then(|uuid| self.gpus.get_mut(&uuid)) {
-            if boots {
+            if boots && !lent {
                 gpu.reload = None;
-            } else if made_room.is_some() {
+            } else if made_room.is_some() && gpu.reload.is_none() {
                 gpu.reload = made_room;
             }
         }

@@ -69,6 +69,10 @@ impl World {
             }
             None => {
                 self.batches_seen += 1;
+                if exclusive {
+                    // There is new work for those that had left.
+                    self.left.clear();
+                }
                 let order = self.batches_seen;
                 let batch = Batch { since: at, heard_at: at, order, said_paused: false, facts };
                 self.batches.insert(batch_id.clone(), batch);

@@ -5,22 +5,27 @@ use std::cmp::Reverse;
 use model::link::StopWhy;
 use model::{GpuState, Millis};
 
-use super::draft::Draft;
+use super::draft::{Desk, Draft};
+use crate::exclusive::Exclusive;
 use crate::queue::Shape;
+
+/// Items of exclusive batches that wait for a GPU.
+pub(super) fn items_waiting<'w>(draft: &Draft<'w>, exclusive: &Exclusive<'_>) -> Vec<(&'w Shape, u64)> {
+    let world = draft.world;
+    let lines = world.queue.lines();
+    let of_batch = lines.filter(|(shape, _)| !shape.in_cpu_lane() && exclusive.has(shape.batch.as_ref()));
+    let fitting = of_batch.filter(|(shape, _)| world.misfit(shape).is_none());
+    fitting.map(|(shape, line)| (shape, line.len())).collect()
+}
 
 pub(super) fn make_room(draft: &mut Draft<'_>) {
     let world = draft.world;
     let Some(exclusive) = &draft.exclusive else { return };
     let batch = exclusive.batch;
-    let waiting: Vec<(&Shape, u64)> = world
-        .queue
-        .lines()
-        .filter(|(shape, _)| !shape.in_cpu_lane() && exclusive.has(shape.batch.as_ref()))
-        .filter(|(shape, _)| world.misfit(shape).is_none())
-        .map(|(shape, line)| (shape, line.len()))
-        .collect();
-    let drained_at =
-        batch.since + Millis::from_secs_f64(world.config.resource_manager.batch_settings.drain_s);
+    let waiting = items_waiting(draft, exclusive);
+    // Counted anew where the mode begins anew, as after a pause.
+    let began = world.exclusive_since.map_or(batch.since, |since| since.max(batch.since));
+    let drained_at = began + Millis::from_secs_f64(world.config.resource_manager.batch_settings.drain_s);
     let mut need: u64 = waiting.iter().map(|(_, count)| count).sum();
     let free = |state: GpuState| matches!(state, GpuState::Idle | GpuState::Cooling);
     let coming = draft.desks.iter().filter(|desk| {
@@ -32,11 +37,16 @@ pub(super) fn make_room(draft: &mut Draft<'_>) {
     });
     need = need.saturating_sub(coming.count() as u64);
 
+    // A GPU that left stays away, unless something came back that no other could run.
+    let stays = |desk: &Desk<'_>| world.takes_scripts(desk.gpu) && !world.has_left(desk.gpu);
+    let runs = |shape: &Shape| draft.desks.iter().any(|desk| stays(desk) && desk.gpu.has_room_for(shape));
+    let all_can_run = waiting.iter().all(|(shape, _)| runs(shape));
     let mut loaded: Vec<usize> = (0..draft.desks.len())
         .filter(|at| {
             let desk = &draft.desks[*at];
             let serves = waiting.iter().any(|(shape, _)| desk.gpu.has_room_for(shape));
-            desk.llm.is_some() && !desk.taken && serves && world.takes_scripts(desk.gpu)
+            let may_go = stays(desk) || (!all_can_run && world.takes_scripts(desk.gpu));
+            desk.llm.is_some() && !desk.taken && serves && may_go
         })
         .collect();
     // Those that run nothing go first; among the rest, those that run least.

@@ -1,4 +1,7 @@
-//! LLMs that are loaded without a task asking: those of `brain_*` roles, and those that made room for a batch.
+//! LLMs that are loaded without a task asking: those of `brain_*` roles, and those that made room for a batch. What has
+//! to be read from the disk at the same time is bounded: each end of a load is an event, and the next one follows.
+
+use std::collections::BTreeSet;
 
 use super::draft::Draft;
 use super::fill::boot_on;
@@ -8,6 +11,8 @@ use crate::model_choice::choose;
 pub(super) fn reload(draft: &mut Draft<'_>) {
     let world = draft.world;
     let wanted = world.config.resource_manager.batch_settings.reload_llms_after_batch;
+    let mut loading: BTreeSet<String> = world.loading_models().into_iter().map(str::to_owned).collect();
+    loading.extend(draft.desks.iter().filter_map(|desk| Some(desk.promised.as_ref()?.model.clone())));
     for at in 0..draft.desks.len() {
         let desk = &draft.desks[at];
         if !desk.is_idle() {
@@ -28,7 +33,10 @@ pub(super) fn reload(draft: &mut Draft<'_>) {
             continue;
         };
         let again_at = gpu.boot_failures.get(&choice.model).map(|failure| failure.again_at);
-        if again_at.is_none_or(|time| draft.is_time(time)) {
+        // Loads of one model are one reading of the disk; of different ones only so many go on at a time.
+        let has_turn = loading.contains(&choice.model) || loading.len() < world.loads_at_a_time();
+        if has_turn && again_at.is_none_or(|time| draft.is_time(time)) {
+            loading.insert(choice.model.clone());
             boot_on(draft, at, Some(choice.order(worker)));
         }
     }

@@ -6,6 +6,7 @@ use std::iter::Peekable;
 use model::Entry;
 
 use super::draft::Draft;
+use crate::learn::run_name_of;
 use crate::order::Rank;
 use crate::queue::{Line, Queued, Shape};
 
@@ -64,16 +65,15 @@ impl<'w> Stream<'w> {
     }
 }
 
-/// All streams. Items of an exclusive batch go longest first, at the place of the batch's first item.
+/// All streams. Items of a batch go longest first, at the place of the batch's first item.
 pub(super) fn streams<'w>(draft: &Draft<'w>) -> Vec<Stream<'w>> {
     let world = draft.world;
-    let exclusive = draft.exclusive.as_ref();
     let mut streams: BTreeMap<&'w Shape, Stream<'w>> = BTreeMap::new();
     for (shape, line) in world.queue.lines() {
         let mut stream = Stream::new(shape);
         stream.left = line.len();
-        if exclusive.is_some_and(|exclusive| exclusive.has(shape.batch.as_ref())) {
-            stream.rows.push(StreamRow::new(first_place(draft, line), line.longest_first()));
+        if shape.batch.is_some() {
+            stream.rows.push(StreamRow::new(first_place(draft, line), longest_first(draft, shape, line)));
         } else {
             stream.rows.extend(line.rows().map(|(_, row)| StreamRow::new(None, row.values())));
         }
@@ -88,6 +88,19 @@ pub(super) fn streams<'w>(draft: &Draft<'w>) -> Vec<Stream<'w>> {
         }
     }
     streams.into_values().collect()
+}
+
+/// Items of a batch, the longest first by what was learned of their kind.
+fn longest_first<'w>(
+    draft: &Draft<'w>,
+    shape: &Shape,
+    line: &'w Line,
+) -> impl Iterator<Item = &'w Entry> + use<'w> {
+    let (memory, config) = (&draft.world.memory, &draft.world.config);
+    let host = shape.host();
+    let speed = host.and_then(|host| memory.speed_anywhere(config, host)).unwrap_or(1.0);
+    let typical = host.and_then(|host| memory.run_by_name(&run_name_of(host))).map(|run| run.p50);
+    line.longest_first(1.0 / speed, typical)
 }
 
 /// The place of the first of a line.

@@ -95,6 +95,8 @@ pub(super) struct Times {
     pub host_load: i64,
     pub llm: i64,
     pub script: i64,
+    /// Media seconds that a script works off in a second.
+    pub speed: f64,
 }
 
 impl Rig {
@@ -111,7 +113,14 @@ impl Rig {
             ended: BTreeMap::new(),
             can: make::can(&[make::QWEN_14B, make::QWEN_7B]),
             outcomes: BTreeMap::new(),
-            times: Times { boot: 5_000, unload: 500, host_load: 1_000, llm: 1_000, script: 2_000 },
+            times: Times {
+                boot: 5_000,
+                unload: 500,
+                host_load: 1_000,
+                llm: 1_000,
+                script: 2_000,
+                speed: 10.0,
+            },
             boots_to_fail: 0,
             hang: Vec::new(),
             lenient: false,

@@ -167,7 +167,7 @@ impl Rig {
         self.report(&worker);
         let takes = match (task.class(), task.media_s) {
             (TaskClass::Llm, _) => self.times.llm,
-            (TaskClass::Script, Some(media_s)) => Millis::from_secs_f64(media_s / 10.0).0,
+            (TaskClass::Script, Some(media_s)) => Millis::from_secs_f64(media_s / self.times.speed).0,
             (TaskClass::Script, None) => self.times.script,
         };
         if !self.hang.iter().any(|name| key.task_id.as_str() == name) {
