@@ -38,7 +38,6 @@ class Host:
         self._lines = queue.Queue()
         self._readers = [threading.Thread(target=self._read), threading.Thread(target=self._read_log)]
         self.log = b""
-        self.checkpoints = []  # states of the task in hand
         for reader in self._readers:
             reader.start()
 
@@ -74,18 +73,14 @@ class Host:
         self.process.stdin.write(line + b"\n")
         self.process.stdin.flush()
 
-    def give(self, task_id, attempt=1, checkpoint=None, **args):
-        task = {"task_id": task_id, "attempt": attempt, "args": args}
-        self.say(task if checkpoint is None else task | {"checkpoint": checkpoint})
+    def give(self, task_id, attempt=1, **args):
+        self.say({"task_id": task_id, "attempt": attempt, "args": args})
 
     def answer(self, task_id, attempt=1):
-        """The progress events and the last event of a task; its checkpoints are kept."""
-        progress, self.checkpoints = [], []
+        """The progress events and the last event of a task."""
+        progress = []
         while event := self.next():
             assert (event["task_id"], event["attempt"]) == (task_id, attempt), event
-            if event["event"] == "checkpoint":
-                self.checkpoints.append(event["state"])
-                continue
             if event["event"] != "progress":
                 return progress, event
             progress.append(event)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use model::link::{Orders, Phase, Reports};
-use model::{Config, Durability, Entry, Millis, WorkerId};
+use model::{AttemptKey, Config, Durability, Entry, Millis, WorkerId};
 use policy::action::Action;
 use policy::event::Event;
 use policy::{Rest, World};
@@ -16,6 +16,7 @@ use spool::watch::{Hint, Watch};
 use serde_json::json;
 
 use crate::arms::News;
+use crate::audit;
 use crate::batches::Batches;
 use crate::ending::Ending;
 use crate::flush::Flushed;
@@ -114,11 +115,25 @@ impl Body {
     }
 
     fn apply(&mut self, event: Event) {
-        if let Event::Started { task_id, worker, attempt, .. } = &event {
-            self.batches.started(task_id);
-            self.write_down("start", &json!({"task_id": task_id, "attempt": attempt, "worker": worker}));
-        }
+        let started = match &event {
+            Event::Started { task_id, worker, attempt, .. } => {
+                self.batches.started(task_id);
+                let key = AttemptKey { task_id: task_id.clone(), attempt: *attempt };
+                Some((key, worker.clone()))
+            }
+            Event::Batch(facts) if facts.completed + facts.failed == 0 => {
+                self.write_down("batch", &audit::batch(facts));
+                None
+            }
+            _ => None,
+        };
         self.world.apply(clock::now(), event);
+        if let Some((key, worker)) = started {
+            let AttemptKey { task_id, attempt } = &key;
+            let task = self.world.attempt(&key).filter(|_| *attempt == 1).map(|view| audit::task(view.task));
+            let about = json!({"task_id": task_id, "attempt": attempt, "worker": worker, "task": task});
+            self.write_down("start", &about);
+        }
         self.publisher.touch();
     }
 
@@ -409,9 +424,7 @@ impl Body {
         }
         for ended in flushed.ended {
             let complete = ended.record.status == Some(model::Status::Complete);
-            let error = ended.record.error.as_ref();
-            let why = error.map(|error| format!("{}: {}", error.class.name(), error.code));
-            self.write_down("end", &json!({"task_id": ended.task_id, "complete": complete, "error": why}));
+            self.write_down("end", &audit::end(&ended.record));
             self.hands.tell.tell(&ended.task_id, &ended.record);
             self.requests.ended(&ended.task_id, &ended.record);
             let counted = self.batches.ended(&ended.task_id, &ended.record);

@@ -15,6 +15,7 @@
 mod adopt;
 mod args;
 mod arms;
+mod audit;
 mod batches;
 mod body;
 mod ending;

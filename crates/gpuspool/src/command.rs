@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Check(verb::check::Options),
     /// Remove finished records and logs.
     Clean(verb::clean::Options),
+    /// Try policies on invented GPUs, engines, people and faults, and compare them.
+    Simulate(verb::simulate::Options),
     /// Print the JSON Schema of a document.
     Schema(verb::schema::Options),
 }

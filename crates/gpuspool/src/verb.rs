@@ -9,6 +9,7 @@ pub(crate) mod pause;
 pub(crate) mod result;
 pub(crate) mod retry;
 pub(crate) mod schema;
+pub(crate) mod simulate;
 pub(crate) mod status;
 pub(crate) mod submit;
 pub(crate) mod up;
@@ -23,10 +24,11 @@ use crate::failure::Failure;
 
 /// Carries out one command line; the exit code.
 pub(crate) fn carry_out(asked: &GpuSpool, console: &mut Console<'_>) -> Result<u8, Failure> {
-    // These two also work where there is no spool and no valid configuration.
+    // These also work where there is no spool and no valid configuration.
     match &asked.command {
         Command::Schema(options) => return schema::run(options, console),
         Command::Check(options) => return check::run(options, asked, console),
+        Command::Simulate(options) => return simulate::run(options, asked, console),
         _ => {}
     }
     let settings = Settings::find(asked.spool.as_deref(), asked.config.as_deref())?;
@@ -44,6 +46,6 @@ pub(crate) fn carry_out(asked: &GpuSpool, console: &mut Console<'_>) -> Result<u
         Command::Retry(options) => retry::run(options, &settings, console),
         Command::Why(options) => why::run(options, &settings, console),
         Command::Clean(options) => clean::run(options, &settings, console),
-        Command::Check(_) | Command::Schema(_) => Ok(crate::failure::exit::OK),
+        Command::Check(_) | Command::Schema(_) | Command::Simulate(_) => Ok(crate::failure::exit::OK),
     }
 }

@@ -28,7 +28,6 @@ mod learn;
 mod lock;
 mod model_choice;
 mod order;
-mod parked;
 mod picture;
 mod place;
 mod plan;
@@ -42,7 +41,6 @@ mod unit;
 mod why;
 mod worker;
 mod world;
-mod yields;
 
 pub use action::{Action, Plan};
 pub use event::{BatchFacts, Event};

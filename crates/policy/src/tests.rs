@@ -20,4 +20,3 @@ mod shown;
 mod single_lock;
 mod states;
 mod turns;
-mod yields;

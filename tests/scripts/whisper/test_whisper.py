@@ -40,10 +40,7 @@ class Whisper(Workplace):
 class Tasks(Whisper):
     def test_one_load_and_every_format(self):
         with self.host() as host:
-            self.assertEqual(
-                host.next(),
-                {"event": "ready", "model": self.model, "script": "whisper_transcribe", "yields": True},
-            )
+            self.assertEqual(host.next(), {"event": "ready", "model": self.model, "script": "whisper_transcribe"})
             outputs = self.outputs("txt", "srt", "vtt", "json")
             progress, answer = host.run("first", input=self.media, outputs=outputs)
             assert_rises(self, progress)

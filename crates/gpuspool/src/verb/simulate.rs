@@ -1,0 +1,236 @@
+//! `gpuspool simulate`: the real mind over invented GPUs, engines, people and faults.
+//!
+//! Not here: the simulation (`simulate`), and any spool: nothing is read of one, nothing is written to one.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+use simulate::storm::{self, Storm};
+use simulate::{Mind, Outcome, Scenario, Sim, gantt, replay, scenario, table};
+
+use crate::command::GpuSpool;
+use crate::console::Console;
+use crate::failure::{Failure, exit};
+use crate::words::count;
+
+/// After so many seeds that break a law a fault run has said enough.
+const BROKEN_MAX: usize = 5;
+
+/// Options of `simulate`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// A scenario: one that comes with the program (`list` names them), or a file.
+    #[arg(long, value_name = "NAME|FILE", required_unless_present_any = ["faults", "replay"])]
+    scenario: Option<String>,
+    /// Who decides: ours, thresholds, never, always, ski_rental, fifo, or all.
+    #[arg(long, default_value = "all", value_name = "POLICY")]
+    policy: String,
+    /// Another seed than the scenario's.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Draw what ran where into this file.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Do again what a journal recorded: its tasks, when they came, as long as they ran.
+    #[arg(long, value_name = "FILE", conflicts_with = "faults")]
+    replay: Option<PathBuf>,
+    /// Run days of mixed machines, people and faults, one of each seed, and look whether a law breaks.
+    #[arg(long, conflicts_with = "scenario")]
+    faults: bool,
+    /// With --faults: how many seeds.
+    #[arg(long, default_value_t = 100, value_name = "N", requires = "faults")]
+    seeds: u64,
+    /// With --faults: the first seed.
+    #[arg(long, default_value_t = 1, value_name = "N", requires = "faults")]
+    from: u64,
+}
+
+pub(crate) fn run(options: &Options, asked: &GpuSpool, console: &mut Console<'_>) -> Result<u8, Failure> {
+    if options.faults {
+        return faults(options, console);
+    }
+    if options.scenario.as_deref() == Some("list") {
+        for name in scenario::shipped() {
+            let about = Scenario::find(name).map(|scenario| scenario.about).map_err(|e| bad(&e))?;
+            console.say(&format!("{name}: {about}"))?;
+        }
+        return Ok(exit::OK);
+    }
+    let minds = minds(&options.policy)?;
+    let mut scenario = match &options.scenario {
+        Some(name) => Scenario::find(name).map_err(|error| bad(&error))?,
+        None => Scenario { name: "replay".into(), gpus: two_gpus(), ..Scenario::default() },
+    };
+    if let Some(seed) = options.seed {
+        scenario.seed = seed;
+    }
+    if let Some(path) = &asked.config {
+        scenario.config = settings(path)?;
+    }
+    let recorded =
+        options.replay.as_deref().map(|path| recorded(path, &mut scenario, console)).transpose()?;
+    let mut outcomes = Vec::new();
+    for mind in minds {
+        let sim = match &recorded {
+            Some(recorded) => Sim::with_arrivals(scenario.clone(), recorded.arrivals.clone(), mind),
+            None => Sim::new(scenario.clone(), mind),
+        };
+        outcomes.push(sim.map_err(|error| bad(&error))?.run());
+    }
+    if let Some(path) = &options.svg {
+        std::fs::write(path, gantt::svg(&scenario, &outcomes)).map_err(|error| {
+            Failure::new(exit::IO, format!("failed to write `{}`: {error}", path.display()))
+        })?;
+    }
+    show(&scenario, &outcomes, options, console)
+}
+
+fn show(
+    scenario: &Scenario,
+    outcomes: &[Outcome],
+    options: &Options,
+    console: &mut Console<'_>,
+) -> Result<u8, Failure> {
+    let kept = outcomes.iter().all(|outcome| outcome.broken.is_empty());
+    let code = if kept { exit::OK } else { exit::NOT_ALL };
+    if console.json {
+        let policy = |outcome: &Outcome| {
+            let broken: Vec<String> = outcome.broken.iter().map(ToString::to_string).collect();
+            json!({ "policy": outcome.mind.name(), "numbers": outcome.numbers(), "broken": broken })
+        };
+        let policies: Vec<_> = outcomes.iter().map(policy).collect();
+        let all = json!({ "simulated": true, "scenario": scenario.name, "seed": scenario.seed, "policies": policies });
+        console.say_json(&all)?;
+        return Ok(code);
+    }
+    for line in table::table(scenario, outcomes).lines() {
+        console.say(line)?;
+    }
+    for outcome in outcomes {
+        for broken in &outcome.broken {
+            console.say(&format!("{}: {broken}", outcome.mind.name()))?;
+        }
+    }
+    if let Some(path) = &options.svg {
+        console.say(&format!("drawn in {}", path.display()))?;
+    }
+    Ok(code)
+}
+
+fn minds(name: &str) -> Result<Vec<Mind>, Failure> {
+    if name == "all" {
+        return Ok(Mind::ALL.to_vec());
+    }
+    Mind::named(name).map(|mind| vec![mind]).ok_or_else(|| {
+        let names: Vec<&str> = Mind::ALL.into_iter().map(Mind::name).collect();
+        Failure::new(
+            exit::USAGE,
+            format!("no policy is called `{name}`; use one of {}, all", names.join(", ")),
+        )
+    })
+}
+
+fn two_gpus() -> Vec<scenario::GpuSpec> {
+    vec![scenario::GpuSpec::default(); 2]
+}
+
+/// The configuration file as the scenario's settings.
+fn settings(path: &Path) -> Result<serde_json::Value, Failure> {
+    let shown = path.display();
+    let text = std::fs::read(path)
+        .map_err(|error| Failure::new(exit::NO_INPUT, format!("cannot read `{shown}`: {error}")))?;
+    serde_json::from_slice(&text).map_err(|error| Failure::new(exit::DATA, format!("`{shown}`: {error}")))
+}
+
+fn recorded(
+    path: &Path,
+    scenario: &mut Scenario,
+    console: &mut Console<'_>,
+) -> Result<replay::Recorded, Failure> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::new(exit::NO_INPUT, format!("cannot read the journal `{shown}`: {error}"))
+    })?;
+    let recorded =
+        replay::read(&text).map_err(|error| Failure::new(exit::DATA, format!("`{shown}`: {error}")))?;
+    let last = recorded.arrivals.last().map(|arrival| arrival.at.as_secs_f64()).unwrap_or_default();
+    scenario.duration_s = last + 1.0;
+    scenario.about = format!("what {shown} recorded");
+    scenario.people.clear();
+    if recorded.torn > 0 {
+        console.note(&format!("warning: {} of the journal cannot be read", count(recorded.torn, "line")));
+    }
+    if recorded.unended > 0 {
+        let open = count(recorded.unended, "task");
+        console.note(&format!("warning: {open} had not ended: taken to run as long as others of their kind"));
+    }
+    Ok(recorded)
+}
+
+fn faults(options: &Options, console: &mut Console<'_>) -> Result<u8, Failure> {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let begun = std::time::Instant::now();
+    let storm = storm::run(options.from, options.seeds, threads, BROKEN_MAX).map_err(|error| bad(&error))?;
+    let code = if storm.broken.is_empty() { exit::OK } else { exit::NOT_ALL };
+    if console.json {
+        let broken: Vec<_> = storm
+            .broken
+            .iter()
+            .map(|outcome| json!({ "seed": outcome.seed, "law": outcome.broken[0].to_string() }))
+            .collect();
+        let all = json!({
+            "simulated": true, "seeds": storm.seeds, "hours": storm.hours, "tasks": storm.tasks,
+            "faults": storm.faults, "plans": storm.plans, "broken": broken,
+        });
+        console.say_json(&all)?;
+        return Ok(code);
+    }
+    console.say(&format!(
+        "SIMULATED {} seeds, {:.0} hours: {} tasks, {} faults, {} plans in {:.1} s; {}",
+        storm.seeds,
+        storm.hours,
+        storm.tasks,
+        storm.faults,
+        storm.plans,
+        begun.elapsed().as_secs_f64(),
+        if storm.broken.is_empty() { "no law broke" } else { "laws broke:" }
+    ))?;
+    tell(&storm, console)?;
+    Ok(code)
+}
+
+/// Each seed that broke a law with the line that does it again, and the least that breaks one of the first.
+fn tell(storm: &Storm, console: &mut Console<'_>) -> Result<(), Failure> {
+    for outcome in &storm.broken {
+        let seed = outcome.seed;
+        console.say(&format!("seed {seed}: {}", outcome.broken[0]))?;
+        console.say(&format!("    again: gpuspool simulate --faults --seeds 1 --from {seed}"))?;
+    }
+    let Some(outcome) = storm.broken.first() else { return Ok(()) };
+    let shrunk = storm::shrink(&storm::mix(outcome.seed)).map_err(|error| bad(&error))?;
+    console
+        .say(&format!("the last that happened in the least of seed {} that breaks a law:", outcome.seed))?;
+    for line in &shrunk.last {
+        console.say(line)?;
+    }
+    for broken in &shrunk.outcome.broken {
+        console.say(&broken.to_string())?;
+    }
+    let scenario = serde_json::to_string(&shrunk.scenario).unwrap_or_default();
+    Ok(console.say(&format!("to be kept in tests/seeds/: {scenario}"))?)
+}
+
+fn bad(error: &simulate::ScenarioError) -> Failure {
+    let code = match error {
+        simulate::ScenarioError::Unreadable { .. } => exit::NO_INPUT,
+        _ => exit::DATA,
+    };
+    let names: Vec<&str> = scenario::shipped().collect();
+    let next = if code == exit::NO_INPUT {
+        format!("; scenarios that come with the program: {}", names.join(", "))
+    } else {
+        String::new()
+    };
+    Failure::new(code, format!("{error}{next}"))
+}

@@ -1,0 +1,149 @@
+//! What is looked at when something is issued: starts, orders for LLMs, stops.
+
+use model::link::EngineState;
+use model::{AttemptKey, Millis, Task, TaskClass, WorkerId};
+use policy::action::Action;
+
+use super::{Checks, Live};
+
+impl Checks {
+    pub(crate) fn issued(&mut self, at: Millis, action: &Action) {
+        match action {
+            Action::Start { worker, task, .. } => self.starts(at, worker, task),
+            Action::Engine { worker, engine } => {
+                self.engine_changes(at, worker);
+                self.workers.entry(worker.clone()).or_default().ordered.clone_from(engine);
+            }
+            Action::Stop { worker, key, why } => {
+                if let Some(live) = self.workers.get_mut(worker).and_then(|seen| seen.live.get_mut(key)) {
+                    live.stopped = Some(*why);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn starts(&mut self, at: Millis, worker: &WorkerId, task: &Task) {
+        let key = AttemptKey { task_id: task.task_id.clone(), attempt: task.attempt };
+        let Some(known) = self.tasks.get(&task.task_id).cloned() else {
+            // Its file was deleted a moment ago: the claim will find nothing.
+            return;
+        };
+        let mut complain =
+            |law: &str, what: String| self.broken.push(super::Broken { at, law: law.into(), what });
+        match known.waits {
+            None => complain("only what waits starts", format!("{key} started and was not known to wait")),
+            Some((_, Some(time))) if time > at => {
+                complain("back-off is kept", format!("{key} started before {time:?}"));
+            }
+            Some((since, not_before)) => {
+                let since = not_before.unwrap_or(since).max(since);
+                if at - since > self.bound {
+                    complain("waiting is bounded", format!("{key} waited {}", at - since));
+                }
+            }
+        }
+        if task.charged > task.max_attempts || known.charged >= known.most {
+            let told = (task.charged, known.charged, known.most);
+            complain("charges are bounded", format!("{key} started with charges {told:?}"));
+        }
+        let twin = self.workers.iter().find_map(|(id, seen)| {
+            seen.live.keys().find(|live| live.task_id == key.task_id).map(|live| (id.clone(), live.clone()))
+        });
+        if let Some((id, live)) = twin {
+            complain("one live attempt a task", format!("{key} started on {worker} while {live} is on {id}"));
+        }
+        if self.used.contains(&key) {
+            complain("numbers of attempts are used once", format!("{key} started twice"));
+        }
+        if known.class == TaskClass::Llm {
+            self.llm_starts(at, worker, &key, known.chatbot, known.model.as_deref());
+        }
+        self.used.insert(key.clone());
+        self.waits_no_more(&task.task_id);
+        let live = Live { class: known.class, stopped: None, over: false };
+        self.workers.entry(worker.clone()).or_default().live.insert(key, live);
+        if self.started_at != at {
+            self.started_now.clear();
+            self.started_at = at;
+        }
+        self.started_now.push((worker.clone(), task.task_id.clone()));
+    }
+
+    fn llm_starts(
+        &mut self,
+        at: Millis,
+        worker: &WorkerId,
+        key: &AttemptKey,
+        chatbot: bool,
+        model: Option<&str>,
+    ) {
+        let seen = self.workers.entry(worker.clone()).or_default();
+        let ready = match (&seen.ordered, seen.told) {
+            (Some(order), Some((generation, EngineState::Ready))) => order.generation == generation,
+            _ => false,
+        };
+        let told = (seen.ordered.clone(), seen.told);
+        let right = seen.ordered.as_ref().is_some_and(|order| model.is_none_or(|model| order.model == model));
+        let busy = seen.live.values().filter(|live| live.class == TaskClass::Llm && !live.over).count();
+        let slots = seen.ordered.as_ref().map_or(1, |order| order.parallel.max(1) as usize);
+        if !ready {
+            self.broken(
+                at,
+                "requests go to a ready LLM",
+                format!("{key} started on {worker}, which has {told:?}"),
+            );
+        } else if !right {
+            self.broken(at, "a task gets its model", format!("{key} wants {model:?} and got {told:?}"));
+        } else if busy >= slots {
+            self.broken(
+                at,
+                "an LLM has so many slots",
+                format!("{key} is one too many on {worker}: {busy} of {slots}"),
+            );
+        }
+        if !chatbot && let Some(batch) = self.exclusive(at) {
+            let what = format!("{key} started while {batch} has the GPUs");
+            self.broken(at, "an exclusive batch holds LLM tasks back", what);
+        }
+    }
+
+    /// No request is cut: what runs has ended, or was told to stop, before its LLM goes.
+    fn engine_changes(&mut self, at: Millis, worker: &WorkerId) {
+        let Some(seen) = self.workers.get(worker) else { return };
+        let ready = matches!(seen.told, Some((_, EngineState::Ready)));
+        let cut = seen
+            .live
+            .iter()
+            .find(|(_, live)| live.class == TaskClass::Llm && !live.over && live.stopped.is_none());
+        if let Some((key, _)) = cut.filter(|_| ready) {
+            let what = format!("{worker} is to change its LLM while it has {key}");
+            self.broken(at, "no LLM goes under a request", what);
+        }
+    }
+
+    /// What could not be carried out is as it was.
+    pub(crate) fn undone(&mut self, at: Millis, action: &Action, before: Option<model::link::EngineOrder>) {
+        match action {
+            Action::Start { worker, task, .. } => {
+                let key = AttemptKey { task_id: task.task_id.clone(), attempt: task.attempt };
+                if let Some(seen) = self.workers.get_mut(worker) {
+                    seen.live.remove(&key);
+                }
+                self.used.remove(&key);
+                self.waits(at, &task.task_id, None);
+            }
+            Action::Engine { worker, .. } => {
+                if let Some(seen) = self.workers.get_mut(worker) {
+                    seen.ordered = before;
+                }
+            }
+            Action::Stop { worker, key, .. } => {
+                if let Some(live) = self.workers.get_mut(worker).and_then(|seen| seen.live.get_mut(key)) {
+                    live.stopped = None;
+                }
+            }
+            _ => {}
+        }
+    }
+}

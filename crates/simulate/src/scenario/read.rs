@@ -1,0 +1,174 @@
+//! Reading scenarios: files, and those that come with the program.
+
+use std::path::Path;
+
+use model::Config;
+use model::task::ComputeCapability;
+use serde_json::Value;
+
+use super::{Arrive, Scenario, WorkSpec};
+
+/// What is wrong with a scenario.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// The file cannot be read.
+    #[error("cannot read the scenario `{path}`: {source}")]
+    Unreadable {
+        /// Where it should be.
+        path: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It is not a scenario.
+    #[error("`{path}` is not a scenario: {source}")]
+    Malformed {
+        /// Where it is.
+        path: String,
+        /// What the parser says, with line and column.
+        source: serde_json::Error,
+    },
+    /// Its settings are not a configuration.
+    #[error("`config` of scenario `{name}` is no configuration: {fault}")]
+    Settings {
+        /// Its name.
+        name: String,
+        /// Why.
+        fault: Box<model::Fault>,
+    },
+    /// A stream that cannot be.
+    #[error("stream `{stream}` of scenario `{name}`: {why}")]
+    Stream {
+        /// The scenario's name.
+        name: String,
+        /// The stream's name.
+        stream: String,
+        /// What is wrong, and the next step.
+        why: String,
+    },
+}
+
+impl Scenario {
+    /// Reads a scenario file.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] with the path, and line and column or field.
+    pub fn read(path: &Path) -> Result<Self, ScenarioError> {
+        let shown = path.display().to_string();
+        let bytes = std::fs::read(path)
+            .map_err(|source| ScenarioError::Unreadable { path: shown.clone(), source })?;
+        Self::parse(&bytes, &shown)
+    }
+
+    /// Reads a scenario; `from` is where it comes from, and its name where it says none.
+    ///
+    /// # Errors
+    /// [`ScenarioError`] with line and column or field.
+    pub fn parse(bytes: &[u8], from: &str) -> Result<Self, ScenarioError> {
+        let mut scenario: Self = serde_json::from_slice(bytes)
+            .map_err(|source| ScenarioError::Malformed { path: from.to_owned(), source })?;
+        if scenario.name.is_empty() {
+            scenario.name = Path::new(from).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        }
+        scenario.settings()?;
+        scenario.check_streams()?;
+        Ok(scenario)
+    }
+
+    /// The configuration: the base of all scenarios, and what this one says otherwise.
+    ///
+    /// # Errors
+    /// When what it says is no configuration.
+    pub fn settings(&self) -> Result<Config, ScenarioError> {
+        let wrong = |fault| ScenarioError::Settings { name: self.name.clone(), fault: Box::new(fault) };
+        let mut value = base();
+        merge(&mut value, &self.config);
+        let bytes = serde_json::to_vec(&value).unwrap_or_default();
+        let read = Config::parse(&bytes, Path::new("/simulated")).map_err(wrong)?;
+        Ok(read.value)
+    }
+
+    fn check_streams(&self) -> Result<(), ScenarioError> {
+        for stream in &self.people {
+            let wrong = |why: &str| {
+                let (name, stream) = (self.name.clone(), stream.name.clone());
+                Err(ScenarioError::Stream { name, stream, why: why.to_owned() })
+            };
+            if model::Priority::new(stream.priority).is_none() {
+                return wrong("its priority is not within 1 to 5");
+            }
+            if model::TaskId::new(format!("{}-1", stream.name)).is_err() {
+                return wrong("its name cannot be part of an id; use letters, digits, `-` and `_`");
+            }
+            let is_batch = matches!(stream.arrive, Arrive::Batch { .. } | Arrive::Batches { .. });
+            if is_batch && matches!(stream.work, WorkSpec::Llm { .. }) {
+                return wrong("a batch runs a script; give it `\"work\": {\"kind\": \"script\", …}`");
+            }
+        }
+        Ok(())
+    }
+
+    /// The compute capability of a GPU.
+    pub(crate) fn capability(&self, gpu: usize) -> Option<ComputeCapability> {
+        ComputeCapability::parse(self.gpus.get(gpu)?.capability.as_deref()?)
+    }
+}
+
+/// Two LLMs, a warm `whisper`, `embed` of one process a task, `count` in the CPU lane.
+fn base() -> Value {
+    serde_json::json!({
+        "models": {
+            "qwen2.5:14b": { "mib": 10_000, "parallel": 2 },
+            "qwen2.5:7b": { "mib": 5_600, "parallel": 2 }
+        },
+        "models_order": ["qwen2.5:14b", "qwen2.5:7b"],
+        "scripts": {
+            "whisper": {
+                "path": "whisper.py", "host": "warm", "key": ["model"], "model": "small.en",
+                "vram_mib": 3_000
+            },
+            "embed": { "path": "embed.py", "vram_mib": 1_500 },
+            "count": { "path": "count.py", "gpu": "none", "host": "warm" }
+        },
+        "cpu_slots": 2
+    })
+}
+
+/// Puts `patch` over `value`: objects are merged, everything else is replaced.
+fn merge(value: &mut Value, patch: &Value) {
+    match (value, patch) {
+        (Value::Object(value), Value::Object(patch)) => {
+            for (key, part) in patch {
+                merge(value.entry(key.clone()).or_insert(Value::Null), part);
+            }
+        }
+        (value, patch) => *value = patch.clone(),
+    }
+}
+
+/// Scenarios that come with the program: name and text.
+const SHIPPED: [(&str, &str); 6] = [
+    ("chat_and_burst", include_str!("../../scenarios/chat_and_burst.json")),
+    ("day_night", include_str!("../../scenarios/day_night.json")),
+    ("faults_all", include_str!("../../scenarios/faults_all.json")),
+    ("mixed_lab", include_str!("../../scenarios/mixed_lab.json")),
+    ("seed4_batch_125", include_str!("../../scenarios/seed4_batch_125.json")),
+    ("slow_disk", include_str!("../../scenarios/slow_disk.json")),
+];
+
+/// Names of the scenarios that come with the program.
+pub fn shipped() -> impl Iterator<Item = &'static str> {
+    SHIPPED.into_iter().map(|(name, _)| name)
+}
+
+impl Scenario {
+    /// The scenario of this name that comes with the program, else the file of this path.
+    ///
+    /// # Errors
+    /// As [`Scenario::read`].
+    pub fn find(name: &str) -> Result<Self, ScenarioError> {
+        match SHIPPED.into_iter().find(|(shipped, _)| *shipped == name) {
+            Some((name, text)) => Self::parse(text.as_bytes(), name),
+            None => Self::read(Path::new(name)),
+        }
+    }
+}

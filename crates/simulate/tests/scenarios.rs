@@ -1,0 +1,48 @@
+//! The scenarios that come with the program: no law breaks, and what came of them stays within what was recorded.
+
+use simulate::{Mind, Scenario, Sim, scenario};
+
+#[test]
+fn every_shipped_scenario_keeps_the_laws_and_its_recorded_outcome() {
+    let mut wrong = Vec::new();
+    for name in scenario::shipped() {
+        let scenario = Scenario::find(name).unwrap();
+        let expected = scenario.expected.clone();
+        let outcome = Sim::new(scenario, Mind::Ours).unwrap().run();
+        wrong.extend(outcome.broken.iter().map(|broken| format!("{name}: {broken}")));
+        let numbers = outcome.numbers();
+        for (number, [low, high]) in expected {
+            let value =
+                numbers.get(number.as_str()).unwrap_or_else(|| panic!("{name}: no number `{number}`"));
+            if !(low..=high).contains(value) {
+                wrong.push(format!("{name}: {number} is {value:.1}, and {low} to {high} was recorded"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_story_byte_for_byte() {
+    let story = |seed: u64| {
+        let mut scenario = simulate::storm::mix(seed);
+        scenario.duration_s = 4.0 * 3_600.0;
+        Sim::new(scenario, Mind::Ours).unwrap().tracing().run()
+    };
+    for seed in 1..=4 {
+        let (first, second) = (story(seed), story(seed));
+        assert!(first.story == second.story, "seed {seed} told two stories");
+        assert_eq!(first.spans, second.spans, "seed {seed}");
+        assert!(first.story.lines().count() > 30, "seed {seed} tells next to nothing");
+    }
+    assert!(story(1).story != story(2).story, "two seeds tell one story");
+}
+
+#[test]
+fn a_scenario_with_a_mistake_names_it() {
+    let said = |text: &str| Scenario::parse(text.as_bytes(), "lab.json").unwrap_err().to_string();
+    assert!(said(r#"{"gpu": []}"#).contains("unknown field `gpu`"));
+    assert!(said(r#"{"people": [{"priority": 9}]}"#).contains("priority"));
+    assert!(said(r#"{"config": {"retry": {"max_attempts": 0}}}"#).contains("max_attempts"));
+    assert!(Scenario::find("no_such").unwrap_err().to_string().contains("no_such"));
+}
