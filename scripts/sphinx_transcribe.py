@@ -18,7 +18,7 @@ import sys
 from transcription import command_line, media
 from transcription.arguments import one_of
 from transcription.failure import CRASH, Failure, bad_input
-from transcription.job import Recogniser, Segment, Word
+from transcription.job import Boundary, Recogniser, Segment, Word
 from transcription.silence import Utterances, seconds
 
 MODELS = "/usr/share/pocketsphinx/model"
@@ -85,15 +85,23 @@ class Sphinx(Recogniser):
         if request.language not in (None, "en"):
             raise bad_input("bad_language", f"`language` is {request.language!r}; sphinx_transcribe knows only `en`")
 
-    def recognise(self, audio, request):
+    def recognise(self, audio, request, at=None):
         utterances = Utterances(keep_silence=not request.vad_filter)
         with_words = request.word_timestamps is not False
+        # Pauses are found anew from the beginning, which takes little; what was heard between them is not heard again.
+        known = at["utterances"] if at else 0
+        count = 0
         for chunk in audio.chunks():
             for start, samples in utterances.feed(chunk):
-                yield start + seconds(samples), self._decode(start, samples, with_words)
+                count += 1
+                if count > known:
+                    done_s = start + seconds(samples)
+                    yield done_s, self._decode(start, samples, with_words)
+                    yield done_s, Boundary({"utterances": count})
             yield utterances.done_s, None
         for start, samples in utterances.finish():
-            yield start + seconds(samples), self._decode(start, samples, with_words)
+            if count >= known:
+                yield start + seconds(samples), self._decode(start, samples, with_words)
 
     def _decode(self, start, samples, with_words):
         """The words of one utterance. Whole utterances make the result independent of what came before."""

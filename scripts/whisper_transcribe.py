@@ -26,7 +26,7 @@ import sys
 from transcription import command_line, media
 from transcription.arguments import one_of, text, whole_number
 from transcription.failure import CRASH, Failure, bad_input
-from transcription.job import Recogniser, Segment, Word
+from transcription.job import Boundary, Recogniser, Segment, Word
 
 COMPUTE_TYPES = (
     "default",
@@ -42,6 +42,10 @@ COMPUTE_TYPES = (
 )
 INSTALL = "`scripts/setup --need uv`, then `gpuspool down` and `gpuspool up`; alone, run it with `uv run --script`"
 CUDA_INSTALL = "pip install nvidia-cublas-cu12"
+FRAMES_PER_SECOND = 100  # of the windows that Whisper listens through
+# Whisper reads this much of what it wrote last before it goes on, and nothing that it wrote in despair.
+CONTEXT_TOKENS = 223
+DESPERATE_TEMPERATURE = 0.5
 
 
 def temperature(name, value):
@@ -128,7 +132,7 @@ class Whisper(Recogniser):
                 "set GPUSPOOL_COMPUTE_TYPE in the script's env",
             )
 
-    def recognise(self, audio, request):
+    def recognise(self, audio, request, at=None):
         import numpy
 
         samples = numpy.frombuffer(b"".join(audio.chunks(10.0)), dtype="<i2").astype(numpy.float32) / 32768.0
@@ -144,10 +148,57 @@ class Whisper(Recogniser):
         if request.settings.get("batch_size", 1) > 1:
             engine = self._faster_whisper.BatchedInferencePipeline(self._model)
             options |= {"batch_size": request.settings["batch_size"], "without_timestamps": False}
+        windows = Windows(self._model, options["initial_prompt"] if "initial_prompt" in options else None, at)
+        if at is not None:
+            options |= {"language": at["language"], "initial_prompt": windows.context, "clip_timestamps": From(at["frame"])}
         segments, info = engine.transcribe(samples, **options)
         self.language = "en" if request.settings.get("task") == "translate" else info.language
+        done_s = 0.0
         for segment in segments:
-            yield segment.end, Segment(segment.start, segment.end, segment.text, words_of(segment))
+            # Parts that are decoded at once have no order to go on in.
+            if engine is self._model and windows.enter(segment):
+                yield done_s, Boundary(windows.boundary(info.language))
+            done_s = segment.end
+            yield done_s, Segment(segment.start, segment.end, segment.text, words_of(segment))
+
+
+class From(list):
+    """Where faster-whisper begins. It passes for "from the beginning", so that silence is left out all the same."""
+
+    def __init__(self, frame):
+        super().__init__([frame / FRAMES_PER_SECOND])
+
+    def __eq__(self, other):
+        return other == "0"
+
+    __hash__ = None
+
+
+class Windows:
+    """The windows of one recording, each decoded with the words before it in mind: between two of them it can be left."""
+
+    def __init__(self, model, prompt, at):
+        self._frame = at["frame"] if at else 0
+        self._temperature = 0.0
+        self.context = list(at["context"]) if at else []
+        if at is None and prompt:
+            self.context = model.hf_tokenizer.encode(" " + prompt.strip(), add_special_tokens=False).ids
+        self._before = self.context
+
+    def enter(self, segment):
+        """Takes a segment in; whether it is the first of a window that is not the first."""
+        is_new = segment.seek > self._frame
+        if is_new:
+            if self._temperature > DESPERATE_TEMPERATURE:
+                self.context = []
+            self._frame, self._before = segment.seek, self.context
+        self._temperature = segment.temperature
+        self.context = (self.context + list(segment.tokens))[-CONTEXT_TOKENS:]
+        return is_new
+
+    def boundary(self, language):
+        """How to go on from before the window in hand."""
+        return {"frame": self._frame, "context": self._before, "language": language}
 
 
 def words_of(segment):

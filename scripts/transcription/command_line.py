@@ -62,7 +62,7 @@ def transcribe_all(recogniser, given):
         line = ProgressLine(f"{number}/{len(files)} {os.path.basename(file)}")
         try:
             args = common | {"input": file, "output_dir": mirrored(file, files, given.output_dir)}
-            result = job.run(recogniser, args, line.show)
+            result = job.run(recogniser, args, job.Ear(tell=line.show))
         except Exception as error:
             failed += 1
             line.end(f"FAILED: {classify(error).message}")

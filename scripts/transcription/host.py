@@ -1,7 +1,9 @@
 """How a worker speaks to a loaded script: one JSON object a line.
 
-    in   {"task_id":"…","attempt":1,"args":{…}}      {"cancel":{"task_id":"…","attempt":1}}
-    out  {"event":"ready"}  {"event":"progress",…}  {"event":"result",…}  {"event":"error",…}
+    in   {"task_id":"…","attempt":1,"args":{…},"checkpoint":…}
+         {"cancel":{"task_id":"…","attempt":1}}  {"yield":{"task_id":"…","attempt":1}}
+    out  {"event":"ready","yields":true}  {"event":"progress",…}  {"event":"checkpoint","state":…}
+         {"event":"result",…}  {"event":"error",…}  {"event":"yielded","state":…}
 
 The model is loaded once, before `ready`. Tasks run one after the other. The end of stdin lets what was
 received finish and then ends the host; SIGTERM ends it at once (outputs appear by rename, so nothing
@@ -18,6 +20,7 @@ import traceback
 
 from . import job
 from .failure import BAD_INPUT, classify
+from .partial import Left
 
 
 class Channel:
@@ -41,12 +44,13 @@ class Channel:
 
 
 class Inbox:
-    """Tasks in the order they came, and cancels, which must be heard while a task runs."""
+    """Tasks in the order they came, and cancels and yields, which must be heard while a task runs."""
 
     def __init__(self, channel):
         self._channel = channel
         self._tasks = queue.Queue()
         self._cancels = set()
+        self._yields = set()
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self):
@@ -61,10 +65,13 @@ class Inbox:
             if isinstance(message.get("cancel"), dict):
                 self._cancels.add(key(message["cancel"]))
                 return
+            if isinstance(message.get("yield"), dict):
+                self._yields.add(key(message["yield"]))
+                return
             key(message)
         except (ValueError, AttributeError, KeyError, TypeError) as error:
             self._channel.say("error", task_id=None, attempt=None, **{"class": BAD_INPUT}, code="bad_request",
-                              message=f"not a task and not a cancel: {line[:200]!r} ({error!r})")  # fmt: skip
+                              message=f"not a task, a cancel or a yield: {line[:200]!r} ({error!r})")  # fmt: skip
             return
         self._tasks.put(message)
 
@@ -75,8 +82,12 @@ class Inbox:
     def is_cancelled(self, task):
         return key(task) in self._cancels
 
+    def is_to_leave(self, task):
+        return key(task) in self._yields
+
     def forget(self, task):
         self._cancels.discard(key(task))
+        self._yields.discard(key(task))
 
 
 def key(message):
@@ -98,7 +109,7 @@ def serve(recogniser):
         channel.say("error", **{"class": failure.kind}, code=code, message=failure.message)
         return 1
     inbox = Inbox(channel)
-    channel.say("ready", model=recogniser.model, script=recogniser.name)
+    channel.say("ready", model=recogniser.model, script=recogniser.name, yields=True)
     for task in inbox.tasks():
         attend(recogniser, channel, inbox, task)
         inbox.forget(task)
@@ -106,14 +117,23 @@ def serve(recogniser):
 
 
 def attend(recogniser, channel, inbox, task):
-    """Answers one task with exactly one `result` or `error`."""
+    """Answers one task with exactly one `result`, `error` or `yielded`."""
     names = {"task_id": task["task_id"], "attempt": task["attempt"]}
 
     def tell(media_s, total_s, percent):
         channel.say("progress", **names, media_s=media_s, total_s=total_s, percent=percent)
 
+    ear = job.Ear(
+        tell,
+        cancelled=lambda: inbox.is_cancelled(task),
+        checkpoint=task.get("checkpoint"),
+        keep=lambda state: channel.say("checkpoint", **names, state=state),
+        asked=lambda: inbox.is_to_leave(task),
+    )
     try:
-        result = job.run(recogniser, task.get("args", {}), tell, lambda: inbox.is_cancelled(task))
+        result = job.run(recogniser, task.get("args", {}), ear)
+    except Left as left:
+        channel.say("yielded", **names, state=left.state)
     except Exception as error:
         failure = classify(error)
         if failure is not error:

@@ -2,10 +2,11 @@
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from . import arguments, media, outputs
 from .failure import CANCELLED, Failure
+from .partial import Partial
 
 # Enough to recognise a transcript by; the whole of it is in the files.
 RESULT_TEXT_CHARS = 500
@@ -25,6 +26,19 @@ class Segment:
     end: float
     text: str
     words: list | None = None
+
+    @classmethod
+    def read(cls, written):
+        """The segment that `asdict` has written."""
+        words = written["words"]
+        return cls(**written | {"words": words if words is None else [Word(**word) for word in words]})
+
+
+@dataclass
+class Boundary:
+    """All segments given so far are whole, and the recogniser can go on from here."""
+
+    at: dict  # for `recognise`
 
 
 @dataclass
@@ -69,8 +83,12 @@ class Recogniser:
     def check(self, request):
         """Raises ``bad_input`` for what this recogniser cannot do."""
 
-    def recognise(self, audio, request):
-        """Yields (seconds of media that are done, a ``Segment`` or None), in order."""
+    def recognise(self, audio, request, at=None):
+        """Yields (seconds of media that are done, a ``Segment``, a ``Boundary`` or None), in order.
+
+        `at` is that of an earlier attempt's ``Boundary``: what it had given by then is not given again, and
+        everything else is as if it had never been left.
+        """
         raise NotImplementedError
 
 
@@ -79,7 +97,7 @@ class Progress:
 
     LEAST_INTERVAL_S = 0.2
 
-    def __init__(self, tell):
+    def __init__(self, tell=lambda *_: None):
         self._tell = tell
         self._media_s = -1.0
         self._told_at = None
@@ -99,8 +117,20 @@ class Progress:
         )
 
 
-def run(recogniser, args, tell=lambda *_: None, cancelled=lambda: False):
-    """Transcribes one media file and returns the result object of the host protocol."""
+@dataclass
+class Ear:
+    """How a running task speaks with whoever gave it."""
+
+    tell: object = lambda *_: None  # about progress
+    cancelled: object = lambda: False
+    checkpoint: object = None  # the state an earlier attempt has left
+    keep: object = None  # told of states to go on from; without it nothing is kept
+    asked: object = lambda: False  # to leave at the next boundary
+
+
+def run(recogniser, args, ear=None):
+    """Transcribes one media file and returns the result object of the host protocol; raises ``Left`` if it was left."""
+    ear = ear or Ear()
     began = time.monotonic()
     request = arguments.parse(args, recogniser)
     recogniser.check(request)
@@ -113,9 +143,14 @@ def run(recogniser, args, tell=lambda *_: None, cancelled=lambda: False):
     result = {"outputs": paths, "skipped": skipped, "model": recogniser.model, "loads": recogniser.loads}
     if not wanted:
         return result | {"media_s": None, "language": None, "segments": 0, "text": "", "speed": None}
-    transcript, warnings = listen(recogniser, request, Progress(tell), cancelled)
+    partial = None
+    if ear.keep is not None:
+        partial = Partial(next(iter(paths.values())), request, recogniser, ear.keep, ear.asked)
+    transcript, warnings = listen(recogniser, request, ear, partial)
     for kind, path in wanted.items():
         outputs.write_atomically(os.path.normpath(path), outputs.render(kind, transcript))
+    if partial is not None:
+        partial.remove()
     took = time.monotonic() - began
     result |= {
         "media_s": round(transcript.media_s, 3),
@@ -131,17 +166,29 @@ def run(recogniser, args, tell=lambda *_: None, cancelled=lambda: False):
     return result
 
 
-def listen(recogniser, request, progress, cancelled):
+def listen(recogniser, request, ear, partial):
     """The transcript of the whole media, and what ffmpeg had to say about it."""
+    progress = Progress(ear.tell)
     segments = []
+    if partial is not None and ear.checkpoint is not None:
+        segments = [Segment.read(written) for written in partial.resume(ear.checkpoint)]
+    at = partial.at if partial is not None else None
+    if at is not None:
+        recogniser.language = partial.language
     with media.Audio(request.input) as audio:
-        for done_s, segment in recogniser.recognise(audio, request):
-            if segment is not None and segment.text.strip():
+        if at is not None:
+            progress.reach(partial.media_s, audio.total_s)
+        for done_s, heard in recogniser.recognise(audio, request, at):
+            if isinstance(heard, Boundary) and partial is not None:
+                partial.boundary(heard.at, done_s, recogniser.language)
+            if isinstance(heard, Segment) and heard.text.strip():
                 # A model may hear beyond the end; a player must not be told so.
-                segment.end = min(segment.end, audio.read_s)
-                segment.start = min(segment.start, segment.end)
-                segments.append(segment)
-            if cancelled():
+                heard.end = min(heard.end, audio.read_s)
+                heard.start = min(heard.start, heard.end)
+                segments.append(heard)
+                if partial is not None:
+                    partial.add(asdict(heard))
+            if ear.cancelled():
                 raise Failure(CANCELLED, "cancelled", f"cancelled after {done_s:.1f} s of {request.input}")
             progress.reach(done_s, audio.total_s)
         media_s = audio.read_s

@@ -35,10 +35,16 @@ def is_done(path, media):
         return False
 
 
+def hidden_beside(path, suffix):
+    """The name of a hidden file beside `path`."""
+    folder, name = os.path.split(os.path.normpath(path))
+    return os.path.join(folder, f".{name[:200]}.{suffix}")
+
+
 def write_atomically(path, content):
     """Writes `content` to `path`: a temporary file beside it, fsync, rename, fsync of the folder."""
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name[:200]}.{os.getpid()}.tmp")
+    folder = os.path.dirname(path)
+    temporary = hidden_beside(path, f"{os.getpid()}.tmp")
     try:
         os.makedirs(folder, exist_ok=True)
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)

@@ -38,6 +38,7 @@ class Host:
         self._lines = queue.Queue()
         self._readers = [threading.Thread(target=self._read), threading.Thread(target=self._read_log)]
         self.log = b""
+        self.checkpoints = []  # states of the task in hand
         for reader in self._readers:
             reader.start()
 
@@ -73,14 +74,18 @@ class Host:
         self.process.stdin.write(line + b"\n")
         self.process.stdin.flush()
 
-    def give(self, task_id, attempt=1, **args):
-        self.say({"task_id": task_id, "attempt": attempt, "args": args})
+    def give(self, task_id, attempt=1, checkpoint=None, **args):
+        task = {"task_id": task_id, "attempt": attempt, "args": args}
+        self.say(task if checkpoint is None else task | {"checkpoint": checkpoint})
 
     def answer(self, task_id, attempt=1):
-        """The progress events and the last event of a task."""
-        progress = []
+        """The progress events and the last event of a task; its checkpoints are kept."""
+        progress, self.checkpoints = [], []
         while event := self.next():
             assert (event["task_id"], event["attempt"]) == (task_id, attempt), event
+            if event["event"] == "checkpoint":
+                self.checkpoints.append(event["state"])
+                continue
             if event["event"] != "progress":
                 return progress, event
             progress.append(event)

@@ -21,7 +21,7 @@ class Speech(Workplace):
     def test_each_video_gives_its_own_words(self):
         self.assertEqual(sorted(os.path.basename(path) for path in self.talks).count("talk.webm"), 2)
         with Host(SPHINX) as host:
-            self.assertEqual(host.next(), {"event": "ready", "model": "en-us", "script": "sphinx_transcribe"})
+            self.assertEqual(host.next(), {"event": "ready", "model": "en-us", "script": "sphinx_transcribe", "yields": True})
             for number, (media, keywords) in enumerate(self.talks.items()):
                 progress, answer = host.run(f"talk-{number}", input=media)
                 assert_rises(self, progress)

@@ -49,6 +49,8 @@ pub enum Reason {
     WaitingForSlot { model: String, slots: u32, ahead: Ahead },
     #[error("every GPU that could run it is busy; {ahead}")]
     WaitingForGpu { ahead: Ahead },
+    #[error("{task} on GPU {gpu} gives way to it at its next boundary")]
+    WaitingForYield { task: String, gpu: String },
     #[error("GPU {gpu} is being freed: its memory is watched until it is free")]
     Cooling { gpu: String },
     #[error("there is room for others first; {ahead}")]
@@ -115,6 +117,7 @@ impl Reason {
             Self::Booting { .. } => "booting",
             Self::WaitingForSlot { .. } => "waiting_for_slot",
             Self::WaitingForGpu { .. } => "waiting_for_gpu",
+            Self::WaitingForYield { .. } => "waiting_for_yield",
             Self::Cooling { .. } => "cooling",
             Self::Behind { .. } => "behind",
             Self::NotItsTurn { .. } => "not_its_turn",

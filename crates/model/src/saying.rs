@@ -40,8 +40,15 @@ pub enum Saying {
         "GPU {gpu} leaves batch {batch} to load {model}: what is left takes {remaining_s:.0} s of work, and the loads have to follow each other, {load_s:.0} s each"
     )]
     LeavesBatch { gpu: String, batch: BatchId, model: String, remaining_s: f64, load_s: f64 },
+    #[error("{task} on GPU {gpu} gives way to chatbot {to} at its next boundary{} and goes on later", so_far(*.progress))]
+    Yields { task: TaskId, gpu: String, to: TaskId, progress: Option<f64> },
     #[error("System RAM low ({free_gb:.1} GB free), waiting before starting job...")]
     RamLow { free_gb: f64 },
+}
+
+/// How far something is, as part of a sentence.
+fn so_far(progress: Option<f64>) -> String {
+    progress.map_or_else(String::new, |progress| format!(", {:.0} % done,", progress * 100.0))
 }
 
 impl Saying {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use model::link::StopWhy;
 use model::{GpuUuid, Millis, TaskClass, TaskId};
 
 use crate::unit::Unit;
@@ -29,6 +30,7 @@ pub fn breaches(world: &World) -> Vec<Breach> {
     one_lock(world, &mut found);
     no_poison(world, &mut found);
     batches_are_exact(world, &mut found);
+    chatbots_do_not_yield(world, &mut found);
     found
 }
 
@@ -134,6 +136,14 @@ fn no_poison(world: &World, found: &mut Vec<Breach>) {
         if unit.task.charged > unit.key.attempt {
             breach(found, "I8", format!("{} was charged more often than it was tried", unit.key));
         }
+    }
+}
+
+/// Y1: whoever gives way gives it to a chatbot, and is none.
+fn chatbots_do_not_yield(world: &World, found: &mut Vec<Breach>) {
+    let asked = |unit: &&Unit| unit.stop == Some(StopWhy::Yield);
+    for unit in world.units.values().filter(asked).filter(|unit| unit.task.is_chatbot()) {
+        breach(found, "Y1", format!("{} is a chatbot and was asked to give way", unit.key));
     }
 }
 

@@ -41,6 +41,7 @@ mod unit;
 mod why;
 mod worker;
 mod world;
+mod yields;
 
 pub use action::{Action, Plan};
 pub use event::{BatchFacts, Event};

@@ -3,7 +3,8 @@
 //! ```text
 //! settle (what is over) → stop (cancel, time limits, down) → show → doom (what can never run)
 //!   → launch and leave → [down ends here] → engine (broken ones)
-//!   → chat (lend a GPU) → exclusive (drain, unload) → stagger (leave in turn) → drain for scripts → fill (slots, scripts, boots, by the one order) → evict → reload
+//!   → chat (lend a GPU) → exclusive (drain, unload) → stagger (leave in turn) → drain for scripts
+//!   → fill (slots, scripts, boots, by the one order) → yields (chatbots that found no place) → evict → reload
 //!   → heads
 //! ```
 //!
@@ -28,6 +29,7 @@ mod show;
 mod stagger;
 mod stop;
 mod stream;
+mod yields;
 
 use model::Millis;
 use model::config::EvictionRule;
@@ -68,7 +70,9 @@ pub fn plan_by(world: &World, now: Millis, judge: &dyn Judge) -> Plan {
         exclusive::make_room(&mut draft);
         stagger::leave_in_turn(&mut draft);
         evict::drain(&mut draft, judge);
+        yields::hold(&mut draft);
         let left = fill::fill(&mut draft);
+        yields::make_way(&mut draft, &left);
         evict::evict(&mut draft, &left, judge);
         reload::reload(&mut draft);
     }

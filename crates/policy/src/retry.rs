@@ -66,7 +66,7 @@ fn of_outcome(world: &World, unit: &Unit, outcome: &Outcome) -> Verdict {
     }
     match unit.stop {
         // Giving way takes its time: what breaks meanwhile has broken.
-        Some(StopWhy::Yield) if outcome.stopped && class == FailureClass::Cancelled => {
+        Some(StopWhy::Yield) if unit.gave_way() => {
             return refunded(going_on(unit, outcome), Some(error_of(class, outcome)), Millis::ZERO);
         }
         Some(StopWhy::TakenBack) if outcome.stopped => {

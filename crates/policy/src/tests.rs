@@ -20,3 +20,4 @@ mod shown;
 mod single_lock;
 mod states;
 mod turns;
+mod yields;

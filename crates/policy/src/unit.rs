@@ -3,7 +3,7 @@
 //! Not here: what becomes of it when it is over (`retry`), and any choice to stop it (`plan`).
 
 use model::link::{Outcome, StopWhy};
-use model::{AttemptKey, Millis, Task, TaskClass, WorkerId};
+use model::{AttemptKey, FailureClass, Millis, Task, TaskClass, WorkerId};
 
 use crate::queue::{Queued, Shape};
 
@@ -47,18 +47,31 @@ pub(crate) struct Unit {
     pub warm: bool,
     /// The stop that was ordered.
     pub stop: Option<StopWhy>,
+    /// When it was asked to give way, if it was.
+    pub yield_asked_at: Option<Millis>,
     /// Whether somebody wants it to end.
     pub cancelled: bool,
     /// Whether `processing/` shows that it runs.
     pub shown: bool,
     /// 0 to 1, only rising.
     pub progress: Option<f64>,
+    /// Where it began and when its progress last rose: what its pace is told by.
+    pub pace: Pace,
     /// Media seconds worked off.
     pub media_s: Option<f64>,
     /// What is being done with it now that it is over.
     pub closing: Option<Closing>,
     /// Not to be tried again before, after an action about it could not be carried out.
     pub again_at: Option<Millis>,
+}
+
+/// What the pace of a unit is told by.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Pace {
+    /// The progress it began with: that of an earlier attempt, where it goes on from a checkpoint.
+    pub from: Option<f64>,
+    /// When its progress last rose.
+    pub at: Millis,
 }
 
 /// Where a unit is.
@@ -120,5 +133,37 @@ impl Unit {
             Phase::Running { since } => Some(since),
             _ => None,
         }
+    }
+
+    /// Whether it has left at a boundary, as it was asked to.
+    pub(crate) fn gave_way(&self) -> bool {
+        match &self.phase {
+            Phase::Over { outcome, .. } => {
+                let left = outcome.stopped && outcome.failure == Some(FailureClass::Cancelled);
+                left && self.stop == Some(StopWhy::Yield)
+            }
+            Phase::NeverStarted => self.stop == Some(StopWhy::Yield),
+            _ => false,
+        }
+    }
+
+    /// When it is expected to end by its own progress, once that says something. It stands between two reports.
+    pub(crate) fn ends_at_its_pace(&self) -> Option<Millis> {
+        let since = self.running_since()?;
+        let (from, now) = (self.pace.from?, self.progress?);
+        let (done, spent) = (now - from, self.pace.at - since);
+        let says_something = done > 0.05 && spent > Millis::ZERO;
+        says_something.then(|| self.pace.at + Millis::from_secs_f64(spent.as_secs_f64() * (1.0 - now) / done))
+    }
+
+    /// Takes what its worker says of its progress.
+    pub(crate) fn proceed(&mut self, progress: f64, at: Millis) {
+        if self.progress.is_some_and(|before| before >= progress) {
+            return;
+        }
+        if self.pace.from.is_none() {
+            self.pace.from = Some(if self.task.checkpoint.is_some() { progress } else { 0.0 });
+        }
+        (self.progress, self.pace.at) = (Some(progress), at);
     }
 }

@@ -61,6 +61,10 @@ pub(crate) fn reason_of(world: &World, now: Millis, item: &Queued) -> (Reason, O
     if let Some(misfit) = world.misfit(&item.shape) {
         return (misfit, None);
     }
+    if let Some((unit, gpu)) = crate::yields::makes_way_for(world, item) {
+        let gpu = gpu.map_or_else(|| "cpu".to_owned(), Gpu::key);
+        return (Reason::WaitingForYield { task: unit.key.task_id.to_string(), gpu }, None);
+    }
     match &item.shape.what {
         What::Llm(wanted) => of_llm(world, now, item, wanted.as_deref()),
         What::Script(_) => of_script(world, now, item),
@@ -354,11 +358,8 @@ fn after<'w>(
 /// When a unit is expected to end: by its progress where it tells one, else by what its kind takes.
 pub(crate) fn expected_end(world: &World, now: Millis, worker: &Worker, unit: &Unit) -> Millis {
     let since = unit.running_since().unwrap_or(now);
-    let spent = now - since;
-    if let Some(progress) = unit.progress.filter(|progress| *progress > 0.05)
-        && spent > Millis::ZERO
-    {
-        return since + Millis::from_secs_f64(spent.as_secs_f64() / progress);
+    if let Some(end) = unit.ends_at_its_pace() {
+        return end.max(now);
     }
     let llm = worker.reports.engine.as_ref().map(|engine| engine.model.as_str());
     let gpu = world.gpu_of(&worker.id).map(|gpu| gpu.facts.name.as_str());

@@ -25,6 +25,7 @@ use crate::queue::{Line, Queue, Queued, Shape, What};
 use crate::turn::Turns;
 use crate::unit::{Claim, Unit};
 use crate::worker::{Llm, Worker};
+use crate::yields::Yields;
 
 /// Every fact.
 #[derive(Clone, Debug)]
@@ -60,6 +61,7 @@ pub struct World {
     pub(crate) left: BTreeSet<GpuUuid>,
     pub(crate) cancel_on_return: BTreeSet<TaskId>,
     pub(crate) returning: BTreeMap<TaskId, Returning>,
+    pub(crate) yields: Yields,
     pub(crate) down: Option<Down>,
     pub(crate) ended: EndedPicture,
     pub(crate) ended_lately: EndedLately,
@@ -139,6 +141,7 @@ impl World {
             left: BTreeSet::new(),
             cancel_on_return: BTreeSet::new(),
             returning: BTreeMap::new(),
+            yields: Yields::default(),
             down: None,
             ended: EndedPicture::default(),
             ended_lately: EndedLately::default(),

@@ -40,7 +40,10 @@ class Whisper(Workplace):
 class Tasks(Whisper):
     def test_one_load_and_every_format(self):
         with self.host() as host:
-            self.assertEqual(host.next(), {"event": "ready", "model": self.model, "script": "whisper_transcribe"})
+            self.assertEqual(
+                host.next(),
+                {"event": "ready", "model": self.model, "script": "whisper_transcribe", "yields": True},
+            )
             outputs = self.outputs("txt", "srt", "vtt", "json")
             progress, answer = host.run("first", input=self.media, outputs=outputs)
             assert_rises(self, progress)

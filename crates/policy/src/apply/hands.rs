@@ -2,7 +2,7 @@
 
 use model::{AttemptKey, Entry, Millis, TaskId, WorkerId};
 
-use crate::unit::{Closing, Phase, Unit};
+use crate::unit::{Closing, Pace, Phase, Unit};
 use crate::world::{Returning, World};
 
 impl World {
@@ -39,9 +39,11 @@ impl World {
             adopted: false,
             warm: claim.warm,
             stop: None,
+            yield_asked_at: None,
             cancelled: claim.cancelled,
             shown: false,
             progress: None,
+            pace: Pace::default(),
             media_s: None,
             closing: None,
             again_at: None,
@@ -81,6 +83,7 @@ impl World {
         } else {
             return self.anomaly("finished_unknown_task");
         }
+        self.yields.forget(task_id);
         self.note_end(task_id.clone(), complete);
     }
 
@@ -104,6 +107,9 @@ impl World {
             _ => None,
         });
         let Some((key, back_off, charged)) = found else { return self.anomaly("requeued_unknown_task") };
+        if self.units.get(&key).is_some_and(Unit::gave_way) {
+            self.yields.note(task_id, at);
+        }
         // What does not count as an attempt does not count as a turn.
         if !charged && let Some(task) = self.units.get(&key).map(|unit| unit.task.clone()) {
             self.take_turn_back(&task);

@@ -18,7 +18,7 @@ impl World {
             Action::Start { entry, worker, task } => self.start_issued(at, entry, worker, task),
             Action::Engine { worker, engine } => self.engine_issued(at, &worker, engine),
             Action::Hosts { worker, hosts } => self.hosts_issued(at, &worker, hosts),
-            Action::Stop { key, why, .. } => self.stop_issued(&key, why),
+            Action::Stop { key, why, .. } => self.stop_issued(at, &key, why),
             Action::Finish { key, .. } => self.closing(&key, Closing::Finish),
             Action::Requeue { key, task, back_off, charged, .. } => {
                 self.closing(&key, Closing::Requeue { back_off, charged });
@@ -145,9 +145,12 @@ impl World {
         self.refresh_worker(at, id);
     }
 
-    fn stop_issued(&mut self, key: &AttemptKey, why: StopWhy) {
+    fn stop_issued(&mut self, at: Millis, key: &AttemptKey, why: StopWhy) {
         match self.units.get_mut(key) {
-            Some(unit) => unit.stop = Some(why),
+            Some(unit) => {
+                unit.stop = Some(why);
+                unit.yield_asked_at = (why == StopWhy::Yield).then_some(at);
+            }
             None => self.anomaly("issued_for_unknown_attempt"),
         }
     }

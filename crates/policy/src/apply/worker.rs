@@ -10,7 +10,7 @@ use crate::gpu::{BootFailure, Gpu};
 use crate::launch::LIVED;
 use crate::learn::run_name;
 use crate::queue::Shape;
-use crate::unit::{Phase, Unit};
+use crate::unit::{Pace, Phase, Unit};
 use crate::worker::{Llm, Worker};
 use crate::world::World;
 
@@ -145,9 +145,11 @@ impl World {
             adopted: true,
             warm: true,
             stop,
+            yield_asked_at: (stop == Some(model::link::StopWhy::Yield)).then_some(at),
             cancelled: stop == Some(model::link::StopWhy::Cancel),
             shown: false,
             progress: None,
+            pace: Pace::default(),
             media_s: None,
             closing: None,
             again_at: None,
@@ -202,8 +204,7 @@ impl World {
             return;
         };
         if let Some(progress) = report.progress.filter(|progress| progress.is_finite()) {
-            let progress = progress.clamp(0.0, 1.0);
-            unit.progress = Some(unit.progress.map_or(progress, |before| before.max(progress)));
+            unit.proceed(progress.clamp(0.0, 1.0), at);
         }
         unit.media_s = report.media_s.or(unit.media_s);
         let since = report.since.map(|since| since.clamp(Millis::ZERO, at.max(Millis::ZERO)));
@@ -245,9 +246,13 @@ impl World {
         let name = run_name(&self.config, &unit.task, llm.map(|engine| engine.model.as_str()));
         let class = unit.class();
         let gpu = self.gpu_of(&unit.worker).map(|gpu| (gpu.facts.uuid.clone(), gpu.facts.name.clone()));
+        // One that went on from a checkpoint ran for a part only.
+        let is_whole = unit.task.checkpoint.is_none();
         match failure {
             None => {
-                self.memory.ran(name, run_ms, media_s, gpu.as_ref().map(|(_, name)| name.as_str()));
+                if is_whole {
+                    self.memory.ran(name, run_ms, media_s, gpu.as_ref().map(|(_, name)| name.as_str()));
+                }
                 if let Some(gpu) = gpu.and_then(|(uuid, _)| self.gpus.get_mut(&uuid)) {
                     if class == TaskClass::Llm {
                         gpu.boot_failures.clear();

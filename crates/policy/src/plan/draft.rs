@@ -11,7 +11,7 @@ use crate::action::{Action, Plan};
 use crate::exclusive::Exclusive;
 use crate::gpu::Gpu;
 use crate::model_choice::Choice;
-use crate::queue::HostKey;
+use crate::queue::{HostKey, Shape};
 use crate::worker::{Llm, Worker};
 use crate::world::World;
 
@@ -23,6 +23,8 @@ pub(super) struct Draft<'w> {
     pub exclusive: Option<Exclusive<'w>>,
     /// Queued tasks that an action of this plan is about.
     pub spoken_for: BTreeSet<&'w Entry>,
+    /// The first chatbot that waits for the single lock alone.
+    pub locked_out: Option<(&'w Shape, &'w Task)>,
     /// Busy LLMs that get no further requests, so that scripts get their room.
     pub drained: u64,
     /// What the job types were granted, this plan's starts included: on the GPUs, and in the CPU lane.
@@ -69,6 +71,7 @@ impl<'w> Draft<'w> {
             desks: Vec::new(),
             exclusive: world.exclusive(now),
             spoken_for: BTreeSet::new(),
+            locked_out: None,
             drained: 0,
             grants: [false, true].map(|in_cpu_lane| world.grants(in_cpu_lane).clone()),
             actions: Vec::new(),
@@ -132,6 +135,11 @@ impl<'w> Draft<'w> {
         if self.stopping.insert(key.clone()) {
             self.act(Action::Stop { worker: worker.clone(), key: key.clone(), why });
         }
+    }
+
+    /// Whether this plan stops it.
+    pub(super) fn is_stopping(&self, key: &AttemptKey) -> bool {
+        self.stopping.contains(key)
     }
 
     /// Starts a queued task.

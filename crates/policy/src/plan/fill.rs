@@ -32,6 +32,8 @@ pub(super) struct Left<'w> {
     pub count: u64,
     pub since: Millis,
     pub task: &'w model::Task,
+    /// Chatbots among them, up to a few.
+    pub chatbots: u64,
 }
 
 pub(super) fn fill<'w>(draft: &mut Draft<'w>) -> Vec<Left<'w>> {
@@ -74,6 +76,9 @@ fn fill_lane<'w>(
             _ if locked => {
                 prepare(draft, stream.shape);
                 ended.insert(at);
+                if item.task.is_chatbot() {
+                    draft.locked_out.get_or_insert((&item.shape, &item.task));
+                }
                 continue;
             }
             What::Llm(_) => place_llm(draft, stream, entry, item),
@@ -90,7 +95,8 @@ fn fill_lane<'w>(
             // The same room would do for the others of its shape.
             ended.insert(at);
             let (shape, count) = (stream.shape, stream.left);
-            left.push(Left { shape, count, since: item.since, task: &item.task });
+            let chatbots = stream.chatbots(draft, row);
+            left.push(Left { shape, count, since: item.since, task: &item.task, chatbots });
             continue;
         }
         stream.advance(row);

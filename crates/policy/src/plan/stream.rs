@@ -10,6 +10,9 @@ use crate::learn::run_name_of;
 use crate::order::Rank;
 use crate::queue::{Line, Queued, Shape};
 
+/// No more places than these are made for chatbots of one shape at a time.
+const CHATBOTS_COUNTED: u64 = 64;
+
 /// Startable tasks of one shape.
 pub(super) struct Stream<'w> {
     pub shape: &'w Shape,
@@ -54,6 +57,18 @@ impl<'w> Stream<'w> {
             row.items.next();
         }
         None
+    }
+
+    /// How many of those that are next in a row are chatbots, up to a few. It takes them out: for a stream that is over.
+    pub(super) fn chatbots(&mut self, draft: &Draft<'w>, row: usize) -> u64 {
+        let mut count = 0;
+        while count < CHATBOTS_COUNTED
+            && self.head(draft, row).is_some_and(|(_, item, _)| item.task.is_chatbot())
+        {
+            count += 1;
+            self.advance(row);
+        }
+        count
     }
 
     /// On to the one after it.

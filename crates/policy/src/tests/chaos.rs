@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::make::{Drop, QWEN_7B, QWEN_14B, config, prompt, script, whisper, with_brains};
 use super::rig::{Rig, id};
+use crate::action::Action;
 use crate::{Event, Rest};
 
 /// Something that happens.
@@ -50,6 +51,8 @@ impl Story {
         let mut rig = Rig::with(config).gpus([24_576, 12_227, 8_192]);
         // Workers die while starts are in their hands; what that makes strange is counted, and is not the matter here.
         rig.lenient = true;
+        // So that scripts give way to the chatbots among the tasks.
+        rig.boundary = Some(3_000);
         Self { rig, names: Vec::new() }
     }
 
@@ -70,6 +73,7 @@ impl Story {
                 let job_type = if chatbot { "chatbot" } else { "summarization" };
                 let prompt = prompt(name).priority(priority).of_type(job_type);
                 match model {
+                    0 if chatbot => script(name, "embed").priority(priority).of_type(job_type),
                     0 => prompt,
                     1 => prompt.with_model(QWEN_7B),
                     _ => prompt.with_model(QWEN_14B),
@@ -142,6 +146,11 @@ proptest! {
         for name in &story.names {
             let ends = story.rig.ended.get(&id(name)).map_or(0, Vec::len);
             prop_assert_eq!(ends, 1, "{} ended {} times", name, ends);
+        }
+        for (_, action) in &story.rig.log {
+            if let Action::Requeue { charged, error: Some(error), .. } = action {
+                prop_assert!(error.class != FailureClass::Cancelled || !charged, "who gives way is not charged");
+            }
         }
         prop_assert!(story.rig.world.batches.is_empty());
         prop_assert!(story.rig.world.exclusive(story.rig.now).is_none());

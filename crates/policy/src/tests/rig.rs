@@ -65,6 +65,8 @@ pub(super) struct Rig {
     pub times: Times,
     /// Engines to fail at their next boots.
     pub boots_to_fail: u32,
+    /// Scripts have a boundary every so many milliseconds, where they give way if they are asked.
+    pub boundary: Option<i64>,
     /// Attempts that never end by themselves.
     pub hang: Vec<String>,
     /// Workers killed without a word.
@@ -122,6 +124,7 @@ impl Rig {
                 speed: 10.0,
             },
             boots_to_fail: 0,
+            boundary: None,
             hang: Vec::new(),
             lenient: false,
             workers: BTreeMap::new(),

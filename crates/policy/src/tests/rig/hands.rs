@@ -133,7 +133,22 @@ impl Rig {
             self.workers.get_mut(&worker).and_then(|found| found.orders.attempts.get_mut(&key))
         {
             (order.wish, order.why) = (Wish::Stop, Some(why));
-            self.later(100, Happening::Stopped { worker, key });
+            let is_script = order.task.class() == TaskClass::Script;
+            if let Some(wait) = self.until_it_stops(&worker, &key, why == StopWhy::Yield && is_script) {
+                self.later(wait, Happening::Stopped { worker, key });
+            }
+        }
+    }
+
+    /// How long until a stop is obeyed; never, where there is no boundary to give way at.
+    fn until_it_stops(&self, worker: &WorkerId, key: &AttemptKey, at_boundary: bool) -> Option<i64> {
+        let report = self.workers.get(worker)?.reports.attempts.get(key);
+        match report.and_then(|report| report.since) {
+            Some(since) if at_boundary => {
+                let every = self.boundary?;
+                Some(every - (self.now - since).0 % every)
+            }
+            _ => Some(100),
         }
     }
 

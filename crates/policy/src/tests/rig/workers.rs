@@ -160,19 +160,32 @@ impl Rig {
             since: Some(now),
             progress: Some(0.0),
             media_s: None,
-            yields: false,
+            yields: self.boundary.is_some() && task.class() == TaskClass::Script,
             outcome: None,
         };
         found.reports.attempts.insert(key.clone(), report);
         self.report(&worker);
-        let takes = match (task.class(), task.media_s) {
-            (TaskClass::Llm, _) => self.times.llm,
-            (TaskClass::Script, Some(media_s)) => Millis::from_secs_f64(media_s / self.times.speed).0,
-            (TaskClass::Script, None) => self.times.script,
-        };
+        let takes = self.takes(&task) - done(&task);
         if !self.hang.iter().any(|name| key.task_id.as_str() == name) {
             self.later(takes, Happening::End { worker, key });
         }
+    }
+
+    /// How long a task takes from its beginning.
+    fn takes(&self, task: &Task) -> i64 {
+        match (task.class(), task.media_s) {
+            (TaskClass::Llm, _) => self.times.llm,
+            (TaskClass::Script, Some(media_s)) => Millis::from_secs_f64(media_s / self.times.speed).0,
+            (TaskClass::Script, None) => self.times.script,
+        }
+    }
+
+    /// The state a script leaves: how many milliseconds of it are done, at its last boundary.
+    fn checkpoint(&self, task: &Task, ran: Millis) -> Option<i64> {
+        let every = self.boundary.filter(|_| task.class() == TaskClass::Script)?;
+        let done = done(task) + ran.0 / every * every;
+        assert!(done <= self.takes(task), "{} did more than there was to do", task.task_id);
+        Some(done).filter(|done| *done > 0)
     }
 
     pub(in crate::tests) fn end_attempt(
@@ -186,9 +199,12 @@ impl Rig {
             None => self.outcomes.get_mut(key.task_id.as_str()).and_then(VecDeque::pop_front).flatten(),
             stopped => stopped,
         };
+        let Some(task) = self.order(worker, key).map(|order| order.task.clone()) else { return };
+        let media_s = task.media_s;
+        let since = self.world.report_of(worker, key).and_then(|report| report.since);
+        let checkpoint =
+            since.and_then(|since| self.checkpoint(&task, now - since)).filter(|_| planned.is_some());
         let Some(found) = self.workers.get_mut(worker) else { return };
-        let Some(order) = found.orders.attempts.get(key) else { return };
-        let media_s = order.task.media_s;
         let report = found.reports.attempts.entry(key.clone()).or_insert_with(|| AttemptReport {
             task_id: key.task_id.clone(),
             attempt: key.attempt,
@@ -208,10 +224,15 @@ impl Rig {
                 message: None,
                 run_ms: u64::try_from((now - since).0).expect("time goes on"),
                 media_s,
-                checkpoint: None,
+                checkpoint: checkpoint.map(Into::into),
                 stopped: stopped.is_some(),
             });
         }
         self.report(worker);
     }
+}
+
+/// How many milliseconds of a task earlier attempts have done.
+fn done(task: &Task) -> i64 {
+    task.checkpoint.as_ref().map_or(0, |state| state.as_i64().expect("milliseconds"))
 }
