@@ -10,7 +10,7 @@ use model::{Millis, TaskClass, TaskId};
 use crate::gpu::Gpu;
 use crate::place;
 use crate::queue::Queued;
-use crate::unit::{Phase, Unit};
+use crate::unit::Unit;
 use crate::world::World;
 
 /// A task that has given way this often within [`MEMORY`] is left in peace: it has to come to its end some day.
@@ -50,13 +50,12 @@ impl Yields {
 }
 
 impl World {
-    /// Whether this unit gives way if it is asked: its job type does, it has a boundary or has not begun, and nobody has
-    /// asked it for anything yet.
+    /// Whether this unit gives way if it is asked: its job type does, it has boundaries, and nobody has asked it for
+    /// anything yet.
     pub(crate) fn can_yield(&self, unit: &Unit) -> bool {
         let job_types = &self.config.fairness.job_types;
         let may = job_types.get(&unit.task.job_type).is_none_or(|job_type| job_type.yields);
-        let has_boundary = unit.phase == Phase::Ordered
-            || unit.class() == TaskClass::Llm
+        let has_boundary = unit.class() == TaskClass::Llm
             || self.report_of(&unit.worker, &unit.key).is_some_and(|report| report.yields);
         let is_free = unit.is_live() && unit.stop.is_none() && !unit.cancelled;
         may && has_boundary && is_free && !unit.task.is_chatbot()

@@ -75,6 +75,10 @@ fn is_served<'w>(
         .collect();
     let free = |at: usize| draft.desks[at].llm.as_ref().map_or(0, |llm| llm.free);
     if let Some(at) = able.iter().copied().find(|at| free(*at) > 0) {
+        // It waits for the single lock, not for room.
+        if draft.locked {
+            return true;
+        }
         let desk = &mut draft.desks[at];
         desk.load += 1;
         if let Some(llm) = &mut desk.llm {

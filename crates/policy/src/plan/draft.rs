@@ -23,6 +23,8 @@ pub(super) struct Draft<'w> {
     pub exclusive: Option<Exclusive<'w>>,
     /// Queued tasks that an action of this plan is about.
     pub spoken_for: BTreeSet<&'w Entry>,
+    /// Whether something has the single lock, or this plan starts it.
+    pub locked: bool,
     /// The first chatbot that waits for the single lock alone.
     pub locked_out: Option<(&'w Shape, &'w Task)>,
     /// Busy LLMs that get no further requests, so that scripts get their room.
@@ -71,6 +73,7 @@ impl<'w> Draft<'w> {
             desks: Vec::new(),
             exclusive: world.exclusive(now),
             spoken_for: BTreeSet::new(),
+            locked: world.lock_holder().is_some(),
             locked_out: None,
             drained: 0,
             grants: [false, true].map(|in_cpu_lane| world.grants(in_cpu_lane).clone()),
@@ -148,6 +151,8 @@ impl<'w> Draft<'w> {
         task.attempt += 1;
         task.charged += 1;
         self.spoken_for.insert(entry);
+        let on_a_gpu = self.world.workers.get(worker).is_some_and(|worker| worker.gpu.is_some());
+        self.locked |= on_a_gpu && self.world.has_single_lock();
         let grants = &mut self.grants[usize::from(task.gpu == GpuRequirement::None)];
         self.world.turns.grant(grants, &task.job_type);
         self.act(Action::Start { entry: entry.clone(), worker: worker.clone(), task });

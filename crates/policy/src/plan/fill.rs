@@ -60,7 +60,6 @@ fn fill_lane<'w>(
             enter(draft, &mut agenda, stream, (at, row));
         }
     }
-    let mut locked = !in_cpu_lane && world.lock_holder().is_some();
     let mut ended = BTreeSet::new();
     let mut left = Vec::new();
     while let Some((at, row)) = agenda.pop(&world.turns, draft.grants(in_cpu_lane)) {
@@ -73,7 +72,7 @@ fn fill_lane<'w>(
         let placed = match stream.shape.what {
             _ if passed_over => Placed::Yes,
             // It waits for the lock, not for room: nothing has to leave for it.
-            _ if locked => {
+            _ if draft.locked && !in_cpu_lane => {
                 prepare(draft, stream.shape);
                 ended.insert(at);
                 if item.task.is_chatbot() {
@@ -86,7 +85,6 @@ fn fill_lane<'w>(
             What::Script(_) => scripts::place(draft, entry, item),
         };
         let starts = !passed_over && draft.spoken_for.contains(entry);
-        locked |= starts && !in_cpu_lane && world.has_single_lock();
         // As it waits on, it may come to stand before others.
         if !starts && let Some(time) = world.ageing().next_rise(item.task.priority, item.since, draft.now) {
             draft.wake(time);
