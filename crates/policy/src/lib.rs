@@ -28,6 +28,7 @@ mod learn;
 mod lock;
 mod model_choice;
 mod order;
+mod parked;
 mod picture;
 mod place;
 mod plan;

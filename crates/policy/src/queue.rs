@@ -11,6 +11,7 @@ use model::task::{GpuRequirement, Needs, Script};
 use model::{BatchId, Config, Entry, Millis, Priority, Task, TaskClass, TaskId};
 
 use crate::order::Arrival;
+use crate::parked::Parked;
 use crate::place;
 
 /// What decides where a task can run.
@@ -324,7 +325,7 @@ impl BatchTally {
 pub(crate) struct Queue {
     items: BTreeMap<Entry, Queued>,
     lines: BTreeMap<Shape, Line>,
-    parked: BTreeSet<(Millis, Entry)>,
+    parked: Parked,
     by_id: BTreeMap<TaskId, BTreeSet<Entry>>,
     by_batch: BTreeMap<BatchId, BatchTally>,
     cancelled: BTreeSet<Entry>,
@@ -352,7 +353,7 @@ impl Queue {
         if item.cancelled {
             self.cancelled.insert(entry.clone());
         } else if let Some(time) = item.not_before.filter(|time| *time > now) {
-            self.parked.insert((time, entry.clone()));
+            self.parked.insert(time, entry.clone());
         } else {
             self.line_up(&entry, &item);
         }
@@ -381,7 +382,7 @@ impl Queue {
         }
         self.cancelled.remove(entry);
         if let Some(time) = item.not_before {
-            self.parked.remove(&(time, entry.clone()));
+            self.parked.remove(time, entry);
         }
         self.step_out(&item);
         Some(item)
@@ -410,8 +411,7 @@ impl Queue {
     /// Lets those whose time has come stand in line.
     pub(crate) fn pass_time(&mut self, now: Millis) {
         self.now = now;
-        while self.parked.first().is_some_and(|(time, _)| *time <= now) {
-            let Some((_, entry)) = self.parked.pop_first() else { return };
+        while let Some(entry) = self.parked.pop(now) {
             if let Some(mut item) = self.items.remove(&entry) {
                 item.not_before = None;
                 self.line_up(&entry, &item);
@@ -427,7 +427,7 @@ impl Queue {
             if let Some(mut item) = self.items.remove(entry) {
                 self.step_out(&item);
                 if let Some(time) = item.not_before {
-                    self.parked.remove(&(time, entry.clone()));
+                    self.parked.remove(time, entry);
                 }
                 item.cancelled = true;
                 item.not_before = None;
@@ -504,17 +504,17 @@ impl Queue {
 
     /// Parked tasks whose time has come since the last event, by time.
     pub(crate) fn matured(&self, now: Millis) -> impl Iterator<Item = &Entry> {
-        self.parked.iter().take_while(move |(time, _)| *time <= now).map(|(_, entry)| entry)
+        self.parked.due(now)
     }
 
     /// When the next parked task after `now` may start.
     pub(crate) fn next_due(&self, now: Millis) -> Option<Millis> {
-        self.parked.iter().map(|(time, _)| *time).find(|time| *time > now)
+        self.parked.next_after(now)
     }
 
     /// The first parked task of a class, by time.
     pub(crate) fn first_parked(&self, class: TaskClass) -> Option<&Entry> {
-        self.parked.iter().map(|(_, entry)| entry).find(|entry| entry.class == class)
+        self.parked.first_of(class)
     }
 
     /// Tasks of a batch that wait, parked ones included.

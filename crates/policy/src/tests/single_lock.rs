@@ -6,7 +6,7 @@ use model::{Config, GpuState};
 
 use super::make::{config, prompt, script, whisper};
 use super::rig::Rig;
-use crate::breaches;
+use crate::{Action, Event, breaches, plan};
 
 fn single() -> Config {
     let mut config = config();
@@ -56,10 +56,23 @@ fn what_an_earlier_brain_let_run_side_by_side_goes_on_and_nothing_starts_beside_
     rig.restart_brain().drop_task(script("next", "embed")).run_until_rest();
     let ends = ["g0", "g1"].map(|name| rig.ended(name).at);
     let started = rig.log.iter().find_map(|(at, action)| match action {
-        crate::Action::Start { task, .. } if task.task_id.as_str() == "next" => Some(*at),
+        Action::Start { task, .. } if task.task_id.as_str() == "next" => Some(*at),
         _ => None,
     });
     assert!(started >= ends.into_iter().max());
+}
+
+#[test]
+fn a_start_under_way_has_the_lock_already() {
+    let mut rig = Rig::with(single()).gpus([24_576, 24_576]);
+    rig.run_for(1_000).drop_tasks((0..2).map(|n| script(&format!("g{n}"), "embed")));
+    let starts = |actions: Vec<Action>| -> Vec<Action> {
+        actions.into_iter().filter(|action| matches!(action, Action::Start { .. })).collect()
+    };
+    let first = starts(plan(&rig.world, rig.now).actions);
+    assert_eq!(first.len(), 1);
+    rig.world.apply(rig.now, Event::Issued(Box::new(first[0].clone())));
+    assert!(starts(plan(&rig.world, rig.now).actions).is_empty());
 }
 
 #[test]
