@@ -87,8 +87,9 @@ impl World {
 
     /// LLM tasks that run on GPUs that an exclusive batch waits for.
     pub(crate) fn llm_tasks_in_the_way(&self) -> u64 {
-        let in_the_way =
-            |gpu: Option<&Gpu>| gpu.is_some_and(|gpu| self.takes_scripts(gpu) && !self.is_lent(gpu));
+        let in_the_way = |gpu: Option<&Gpu>| {
+            gpu.is_some_and(|gpu| self.takes_scripts(gpu) && !self.is_lent(gpu) && !self.has_left(gpu))
+        };
         let running = self.units.values().filter(|unit| {
             unit.class() == TaskClass::Llm && unit.is_live() && in_the_way(self.gpu_of(&unit.worker))
         });

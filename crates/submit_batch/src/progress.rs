@@ -21,6 +21,10 @@ pub struct Seen {
     pub media_s: f64,
     /// Media of all items whose length is known, in seconds.
     pub media_total_s: f64,
+    /// GPUs that run items.
+    pub gpus: usize,
+    /// Whether nothing more starts because somebody paused what is left.
+    pub paused: bool,
 }
 
 /// What is shown.
@@ -40,12 +44,19 @@ pub struct Progress {
     shown: Shown,
     /// When work was first seen, and how much was done then.
     first: Option<(Duration, Seen)>,
+    /// Time left as the brain expects it, which knows how long such items took before.
+    expected: Option<Duration>,
 }
 
 /// A speed is told only after this much work and time: the first figures are noise.
 const LEAST_TIME: Duration = Duration::from_secs(1);
 
 impl Progress {
+    /// Takes in what the brain expects, none where it cannot say.
+    pub const fn expect(&mut self, left: Option<Duration>) {
+        self.expected = left;
+    }
+
     /// Takes in what is seen `at` a time since the wait began.
     pub fn advance(&mut self, at: Duration, seen: Seen) -> Shown {
         let before = self.shown.seen;
@@ -58,12 +69,15 @@ impl Progress {
             // A retried item begins anew; what was shown stays.
             media_s: seen.media_s.max(before.media_s).min(media_total_s),
             media_total_s,
+            gpus: seen.gpus,
+            paused: seen.paused,
         };
         if self.first.is_none() && (now.running > 0 || (before.items > 0 && now.ended > before.ended)) {
             let start = if before.items > 0 { before } else { now };
             self.first = Some((at, start));
         }
         let (speed, left) = self.rate(at, now);
+        let (speed, left) = if now.paused { (None, None) } else { (speed, self.expected.or(left)) };
         self.shown = Shown { seen: now, speed, left };
         self.shown
     }
@@ -105,14 +119,22 @@ impl Shown {
     /// As one line.
     #[must_use]
     pub fn line(&self) -> String {
-        let Seen { items: all, ended, failed, running, media_s, media_total_s } = self.seen;
+        let Seen { items: all, ended, failed, running, media_s, media_total_s, gpus, paused } = self.seen;
         let mut parts =
             vec![format!("{:3.0}%", (self.fraction() * 100.0).floor()), format!("{ended}/{}", items(all))];
         if failed > 0 {
             parts.push(format!("{failed} failed"));
         }
         if running > 0 && ended < all {
-            parts.push(format!("{running} running"));
+            let on = match gpus {
+                0 => String::new(),
+                1 => " on 1 GPU".to_owned(),
+                gpus => format!(" on {gpus} GPUs"),
+            };
+            parts.push(format!("{running} running{on}"));
+        }
+        if paused && ended < all {
+            parts.push("paused".to_owned());
         }
         if media_total_s > 0.0 {
             parts.push(format!("{} of {} media", clock(media_s), clock(media_total_s)));
@@ -162,7 +184,7 @@ mod tests {
     use super::*;
 
     fn seen(ended: usize, running: usize, media_s: f64) -> Seen {
-        Seen { items: 12, ended, failed: 0, running, media_s, media_total_s: 1_200.0 }
+        Seen { items: 12, ended, running, media_s, media_total_s: 1_200.0, ..Seen::default() }
     }
 
     fn at(seconds: u64) -> Duration {
@@ -197,8 +219,19 @@ mod tests {
     }
 
     #[test]
+    fn what_the_brain_expects_goes_before_our_own_sum_and_a_paused_batch_has_no_end() {
+        let mut progress = Progress::default();
+        progress.expect(Some(at(42)));
+        let shown = progress.advance(at(0), Seen { gpus: 2, ..seen(1, 3, 100.0) });
+        assert_eq!(shown.line(), "  8% | 1/12 items | 3 running on 2 GPUs | 1:40 of 20:00 media | 0:42 left");
+        let paused = progress.advance(at(1), Seen { paused: true, ..seen(2, 0, 200.0) });
+        assert_eq!(paused.line(), " 16% | 2/12 items | paused | 3:20 of 20:00 media");
+    }
+
+    #[test]
     fn the_end_is_a_hundred_percent_even_where_media_failed() {
-        let end = Seen { items: 2, ended: 2, failed: 1, running: 0, media_s: 50.0, media_total_s: 100.0 };
+        let end =
+            Seen { items: 2, ended: 2, failed: 1, media_s: 50.0, media_total_s: 100.0, ..Seen::default() };
         let shown = Progress::default().advance(at(5), end);
         assert_eq!(shown.line(), "100% | 2/2 items | 1 failed | 0:50 of 1:40 media");
     }

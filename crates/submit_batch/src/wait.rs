@@ -2,13 +2,14 @@
 //!
 //! Only reads. The brain writes both at most some times a second, so looking at them five times a second shows all.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use model::batch::{BatchItem, BatchRecord, Manifest};
-use model::picture::{Picture, SlotPicture};
+use model::picture::{BatchPicture, Picture, SlotPicture};
 use model::{Status, TaskId, TaskRecord};
 use serde_json::Value;
 use spool::batch::Batches;
@@ -61,6 +62,7 @@ pub fn until_over(
             display.note(voice, "the brain is not running: start it with `gpuspool up`, in another terminal");
         }
         let at = began.elapsed();
+        progress.expect(picture.as_ref().and_then(|picture| expected(manifests, &records, picture)));
         display.show(voice, at, progress.advance(at, seen(manifests, &records, picture.as_ref())));
         let end = if all_over {
             End::Over
@@ -102,6 +104,10 @@ pub fn seen(manifests: &[Manifest], records: &[Option<BatchRecord>], picture: Op
         picture.gpus.values().flat_map(|gpu| &gpu.slots).chain(&picture.cpu.slots).collect()
     });
     let mut seen = Seen::default();
+    let live = picture.into_iter().flat_map(|picture| live(manifests, records, picture));
+    let live: Vec<&BatchPicture> = live.flatten().collect();
+    seen.paused = !live.is_empty() && live.iter().all(|batch| batch.paused);
+    seen.gpus = live.iter().flat_map(|batch| &batch.gpus).collect::<BTreeSet<_>>().len();
     for (manifest, record) in manifests.iter().zip(records) {
         seen.items += manifest.items.len();
         seen.media_total_s += manifest.media_s().0;
@@ -121,6 +127,29 @@ pub fn seen(manifests: &[Manifest], records: &[Option<BatchRecord>], picture: Op
         }
     }
     seen
+}
+
+/// What the picture says of the batches that are not over; none for one it does not know.
+fn live<'p>(
+    manifests: &'p [Manifest],
+    records: &'p [Option<BatchRecord>],
+    picture: &'p Picture,
+) -> impl Iterator<Item = Option<&'p BatchPicture>> {
+    let open = manifests
+        .iter()
+        .zip(records)
+        .filter(|(_, record)| record.as_ref().is_none_or(|record| !is_over(record.status)));
+    open.map(|(manifest, _)| picture.batches.get(&manifest.header.batch_id))
+}
+
+/// How long the brain expects all of them to take from when it drew the picture; none where it cannot say for one.
+fn expected(manifests: &[Manifest], records: &[Option<BatchRecord>], picture: &Picture) -> Option<Duration> {
+    let mut longest = Duration::ZERO;
+    for batch in live(manifests, records, picture) {
+        let left = batch?.eta? - picture.written_at;
+        longest = longest.max(left.to_std().unwrap_or_default());
+    }
+    Some(longest)
 }
 
 /// Which item of the batch a task is.

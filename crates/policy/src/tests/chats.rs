@@ -103,6 +103,24 @@ fn the_literal_rule_holds_chatbots_back_too() {
 }
 
 #[test]
+fn under_the_single_lock_the_chatbot_gets_it_next() {
+    let mut config = config();
+    config.gpu_lock = model::config::GpuLock::Single;
+    let mut rig = Rig::with(config).gpus([24_576; 2]);
+    rig.drop_batch("zim", GpuMode::Exclusive, &[300.0; 6])
+        .run_until("it runs", |rig| rig.starts().len() == 1);
+    rig.drop_task(chat("hello"));
+    let alone = |rig: &Rig| rig.world.units.values().filter(|unit| unit.is_live()).count() <= 1;
+    rig.run_until("it is answered", |rig| {
+        assert!(alone(rig));
+        rig.ended.contains_key(&id("hello"))
+    });
+    assert!(rig.starts().len() <= 3, "{:?}", rig.starts());
+    rig.run_until_rest();
+    assert_eq!(rig.ended.len(), 7);
+}
+
+#[test]
 fn two_models_take_turns_on_the_one_gpu() {
     let mut rig = Rig::new().gpus([24_576; 3]);
     long_batch(&mut rig);
