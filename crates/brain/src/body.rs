@@ -21,6 +21,7 @@ use crate::batches::Batches;
 use crate::ending::Ending;
 use crate::flush::Flushed;
 use crate::hands::Hands;
+use crate::hour::HourHand;
 use crate::inbox::{Inbox, Note, Signal};
 use crate::publish::Publisher;
 use crate::requests::{Requests, View};
@@ -63,6 +64,8 @@ pub(crate) struct Clocks {
     pub(crate) paused_until: Millis,
     /// Next look at everything, event or not.
     pub(crate) rescan_at: Millis,
+    /// The hour that the mind was told.
+    pub(crate) hour: HourHand,
     /// Next look at the lock.
     pub(crate) lock_check_at: Millis,
     /// When the machine was found to be free.
@@ -216,6 +219,8 @@ impl Body {
     fn keep_time(&mut self) {
         let now = clock::now();
         if now >= self.clocks.rescan_at {
+            let hour = self.clocks.hour.look(chrono::Local::now().time());
+            self.apply_all(hour);
             self.clocks.rescan_at = now + Millis::from_secs_f64(self.config.timing.rescan_s);
             self.look_at_everything();
         }

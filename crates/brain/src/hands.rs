@@ -19,6 +19,7 @@ use crate::flush::{Ended, Flush};
 use crate::inbox::Note;
 use crate::launch::Launcher;
 use crate::queues::Queues;
+use crate::read_ahead::ModelFiles;
 use crate::tell::Tell;
 
 /// Everything that can be moved.
@@ -31,6 +32,7 @@ pub(crate) struct Hands {
     pub(crate) launcher: Launcher,
     pub(crate) tell: Tell,
     pub(crate) layout: Layout,
+    pub(crate) model_files: ModelFiles,
     pub(crate) durability: Durability,
     pub(crate) notes: UnboundedSender<Note>,
 }
@@ -55,6 +57,12 @@ impl Hands {
                 } else {
                     tracing::info!("{saying}");
                 }
+                Ok(Vec::new())
+            }
+            // What the mind keeps for a task is in the mind alone.
+            Action::Reserve { .. } => Ok(Vec::new()),
+            Action::ReadAhead { model } => {
+                self.model_files.read_ahead(model);
                 Ok(Vec::new())
             }
             Action::Launch { gpu } => {

@@ -31,6 +31,7 @@ use crate::inbox::{Inbox, Letterbox, Note, Signal};
 use crate::launch::Launcher;
 use crate::publish::Publisher;
 use crate::queues::Queues;
+use crate::read_ahead::ModelFiles;
 use crate::requests::Requests;
 use crate::senses;
 use crate::tell::Tell;
@@ -179,6 +180,7 @@ fn hands(
         flush: Flush::new(letterbox.notes.clone()),
         launcher: Launcher::new(root, config_path.clone(), config.gpus.clone(), letterbox.notes.clone()),
         layout: layout.clone(),
+        model_files: ModelFiles::of(config),
         durability,
         notes: letterbox.notes.clone(),
         tell: Tell::open(layout.clone(), config.on_complete.clone(), letterbox.notes.clone())?,

@@ -19,15 +19,17 @@ pub const SAMPLES_KEPT: usize = 32;
 pub struct Learned {
     /// Version of this shape: 1.
     pub schema_version: u32,
-    /// Boot times in milliseconds, by `<preset>/<model>` or `script:<script>/<model>`; the latest samples.
+    /// Boot times in milliseconds, by `<preset>/<model>|<requests at once>|cold` (or `warm`: its file was in memory) or
+    /// `script:<script>/<model>`; the latest samples. Names of earlier versions end with the model.
     pub boot_ms: BTreeMap<String, Vec<u64>>,
     /// Run times in milliseconds by `<script>/<model>` or `llm/<model>`; the latest samples.
     pub run_ms: BTreeMap<String, Vec<u64>>,
-    /// Media seconds worked off in a second, by `<script>/<model>/<gpu name>`; the latest samples.
+    /// Media seconds worked off in a second, by `<script>/<model>/<gpu name>`, with `*<n>` where n slots of the GPU were in
+    /// use; the latest samples.
     pub speed: BTreeMap<String, Vec<f64>>,
     /// Memory in MiB measured on a GPU, by `<script>/<model>` or `llm/<model>`; the latest peaks.
     pub vram_mib: BTreeMap<String, Vec<u64>>,
-    /// Requests an hour by job type, for each hour of the day, in local time.
+    /// LLM requests an hour by job type, for each hour of the day, in local time; a day counts as much as all before it.
     pub arrivals: BTreeMap<String, Vec<f64>>,
     /// What each job type was granted on GPUs, for fair shares.
     pub grants: Grants,

@@ -81,9 +81,14 @@ pub enum Reason {
     #[error("batch `{batch}` is paused; `gpuspool resume {batch}` lets it go on")]
     BatchPaused { batch: String },
     #[error(
-        "an LLM is loaded on every GPU that could run it, and the backlog of scripts does not yet justify unloading one ({backlog} waiting, evicted above {evict_above})"
+        "an LLM is loaded on every GPU that could run it, and stays: unloading one would save the {backlog} waiting scripts {benefit_s:.0} s and cost requests {cost_s:.0} s by their weight{}",
+        at_the_latest(*latest_in_s)
     )]
-    LlmKept { backlog: u64, evict_above: u64 },
+    LlmKept { backlog: u64, benefit_s: f64, cost_s: f64, latest_in_s: Option<f64> },
+    #[error("{model} on GPU {gpu} was loaded moments ago and stays for {in_s:.0} s more at least")]
+    LlmYoung { model: String, gpu: String, in_s: f64 },
+    #[error("`reserve_for_chat` keeps {reserved} GPUs with an LLM, and no more than that have one")]
+    LlmReserved { reserved: u32 },
     #[error("it failed and is tried again in {again_in_s:.0} s (attempt {attempt} of {max_attempts})")]
     BackingOff { again_in_s: f64, attempt: u32, max_attempts: u32 },
     #[error("it is not to start before {in_s:.0} s from now")]
@@ -108,6 +113,10 @@ pub enum Reason {
     Running { gpu: String, for_s: f64 },
 }
 
+fn at_the_latest(in_s: Option<f64>) -> String {
+    in_s.map(|in_s| format!("; one goes in {in_s:.0} s at the latest")).unwrap_or_default()
+}
+
 impl Reason {
     /// The machine-readable name.
     #[must_use]
@@ -128,6 +137,8 @@ impl Reason {
             Self::Draining { .. } => "draining",
             Self::BatchPaused { .. } => "batch_paused",
             Self::LlmKept { .. } => "llm_kept",
+            Self::LlmYoung { .. } => "llm_young",
+            Self::LlmReserved { .. } => "llm_reserved",
             Self::BackingOff { .. } => "backing_off",
             Self::NotBefore { .. } => "not_before",
             Self::NoSuchGpu { .. } => "no_such_gpu",

@@ -44,6 +44,28 @@ pub enum Saying {
     Yields { task: TaskId, gpu: String, to: TaskId, progress: Option<f64> },
     #[error("System RAM low ({free_gb:.1} GB free), waiting before starting job...")]
     RamLow { free_gb: f64 },
+    #[error(
+        "GPU {gpu}: {model} makes room for {scripts} waiting scripts, {task} first, by {rule}: unloading it saves them {benefit_s:.0} s of waiting and costs requests {cost_s:.0} s by their weight"
+    )]
+    Evicts {
+        gpu: String,
+        model: String,
+        task: TaskId,
+        scripts: u64,
+        rule: &'static str,
+        benefit_s: f64,
+        cost_s: f64,
+    },
+    #[error("GPU {gpu}: {model} makes room for {wanted}, which {task} waits for since {waited_s:.0} s")]
+    Swaps { gpu: String, model: String, wanted: String, task: TaskId, waited_s: f64 },
+    #[error(
+        "GPU {gpu}: {model} is loaded ahead of demand: {per_hour:.1} requests are usual in the hour that begins at {hour}:00"
+    )]
+    Prewarms { gpu: String, model: String, hour: u8, per_hour: f64 },
+    #[error(
+        "GPU {gpu}: {model} is loaded: no script waits, and {per_minute:.1} requests a minute make use of {target} LLMs, {have} are loaded"
+    )]
+    ScalesUp { gpu: String, model: String, have: u64, target: u64, per_minute: f64 },
 }
 
 /// How far something is, as part of a sentence.

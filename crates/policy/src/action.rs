@@ -101,6 +101,20 @@ pub enum Action {
         /// When the attempt began.
         since: Millis,
     },
+    /// The room that an LLM makes on this GPU is for this task. Never answered.
+    Reserve {
+        /// The GPU.
+        gpu: GpuUuid,
+        /// The task.
+        task_id: TaskId,
+        /// Until when at most.
+        until: Millis,
+    },
+    /// Read a model's file ahead of its load, into the memory that is free anyway. Never answered.
+    ReadAhead {
+        /// The model, as `models` of the configuration names it.
+        model: String,
+    },
     /// Write what was decided into log and journal. Never answered; once issued it is not said again.
     Say(Saying),
     /// Tell a worker to end what runs, unload and go.
@@ -123,7 +137,12 @@ impl Action {
             | Self::Requeue { worker, .. }
             | Self::Fail { worker, .. }
             | Self::Leave { worker } => Some(worker),
-            Self::Launch { .. } | Self::FailQueued { .. } | Self::ShowRunning { .. } | Self::Say(_) => None,
+            Self::Launch { .. }
+            | Self::FailQueued { .. }
+            | Self::ShowRunning { .. }
+            | Self::Reserve { .. }
+            | Self::ReadAhead { .. }
+            | Self::Say(_) => None,
         }
     }
 }

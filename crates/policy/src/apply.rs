@@ -31,6 +31,7 @@ impl World {
             Event::Inventory(inventory) => self.inventory(at, inventory),
             Event::Read(reading) => self.read(reading),
             Event::Ram(ram) => self.ram = Some(ram),
+            Event::Hour { hour, left } => self.hour(at, hour, left),
             Event::Queued { entry, task, order, not_before } => {
                 self.queued(at, entry, task, order, not_before);
             }
@@ -54,6 +55,7 @@ impl World {
             Event::CancelAsked { task_id } => self.cancel_asked(&task_id),
             Event::DownAsked { deadline, now } => self.down_asked(at, deadline, now),
         }
+        self.demand.look_at_scripts(at, self.queue.has_scripts_for_gpus());
         self.mind_the_mode(at);
     }
 
@@ -85,6 +87,7 @@ impl World {
 
     fn pass_time(&mut self, at: Millis) {
         self.queue.pass_time(at);
+        self.memory.pass_time(at);
         let cooling: Vec<GpuUuid> = self.cooling.iter().cloned().collect();
         for uuid in cooling {
             if let Some(gpu) = self.gpus.get_mut(&uuid) {

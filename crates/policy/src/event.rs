@@ -23,6 +23,14 @@ pub enum Event {
     /// The machine's memory was read.
     Ram(Ram),
 
+    /// The local hour of the day by the wall clock, and how long it still lasts. Told at start, and when it changes.
+    Hour {
+        /// 0 to 23.
+        hour: u8,
+        /// What is left of it.
+        left: Millis,
+    },
+
     // ------------------------------------------------------------------------------------------ queues
     /// A file in a queue folder holds a valid task. `order` is the place in the one order of arrival;
     /// `not_before` is the task's own, on the machine's time line.

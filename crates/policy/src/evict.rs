@@ -4,11 +4,13 @@
 //! and none whose GPU could not run one of the waiting scripts then. Not here: gathering the facts and doing it
 //! (`plan::evict`).
 
+pub(crate) mod cost_benefit;
 mod thresholds;
 
 use model::config::EvictionPolicy;
 use model::{GpuUuid, Millis};
 
+pub use cost_benefit::CostBenefit;
 pub use thresholds::Thresholds;
 
 /// A rule of eviction.
@@ -40,6 +42,8 @@ pub struct EvictionFacts {
     pub llm_slots: u64,
     /// LLM requests a second, as of late.
     pub requests_per_s: f64,
+    /// When that falls, if none comes.
+    pub rate_until: Option<Millis>,
     /// What a request takes on average.
     pub request_time: Millis,
     /// Since when no request has come; none where none ever did.
@@ -48,7 +52,7 @@ pub struct EvictionFacts {
     pub unload_time: Millis,
     /// What the script that waits longest takes to load.
     pub host_load: Millis,
-    /// LLMs that may go; the first one is the one that should, where nothing else tells them apart: idle ones before
+    /// LLMs that may go: not pinned, not reserved for chat, loaded long enough ago. The first one is the one that should, where nothing else tells them apart: idle ones before
     /// busy ones, the lowest credit first.
     pub candidates: Vec<Candidate>,
 }

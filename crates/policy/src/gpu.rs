@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use model::gpu::{GpuFacts, Reading};
 use model::picture::TRANSITIONS_SHOWN;
-use model::{GpuState, Health, Millis, WorkerId};
+use model::{GpuState, Health, Millis, TaskId, WorkerId};
 
 use crate::place;
 use crate::queue::Shape;
 use crate::state::{Illegal, next, towards};
+use crate::tenure::Tenure;
 
 /// How long after each failed boot in a row the same model is tried again on a GPU.
 const BOOT_AGAIN_AFTER: [Millis; 3] = [Millis::from_secs(5), Millis::from_secs(30), Millis::from_secs(120)];
@@ -44,6 +45,19 @@ pub(crate) struct Gpu {
     pub reload: Option<String>,
     /// Since when no request has run on its LLM; what an eviction by age counts from.
     pub idle_since: Millis,
+    /// What its LLMs have earned.
+    pub tenure: Tenure,
+    /// For whom an LLM made room here.
+    pub kept_for: Option<KeptFor>,
+}
+
+/// Room that was made for a task: nothing of another shape is placed there while it waits.
+#[derive(Clone, Debug)]
+pub(crate) struct KeptFor {
+    /// The task.
+    pub task_id: TaskId,
+    /// Until when at most.
+    pub until: Millis,
 }
 
 /// Failed boots of one model in a row.
@@ -118,6 +132,8 @@ impl Gpu {
             boot_failures: BTreeMap::new(),
             reload: None,
             idle_since: at,
+            tenure: Tenure::default(),
+            kept_for: None,
         }
     }
 
@@ -176,8 +192,11 @@ impl Gpu {
     }
 
     fn enter(&mut self, state: GpuState, at: Millis) {
-        if matches!(state, GpuState::LlmReady) {
-            self.idle_since = at;
+        match state {
+            GpuState::LlmReady => self.idle_since = at,
+            // With each use its credit is full again.
+            GpuState::LlmBusy => self.tenure.paid = 0,
+            _ => {}
         }
         self.state = state;
         self.since = at;

@@ -1,6 +1,10 @@
 //! What was measured: boot and run times, and the estimates made of them.
 //!
-//! A prior holds until three samples exist. Not here: keeping it on disk (`brain/learned.json`).
+//! A prior holds until three samples exist. From then on a sample counts as at most eight times, and at least an eighth
+//! of, the median of those before it: one that is wrong costs a bounded factor. Not here: keeping it on disk
+//! (`brain/learned.json`).
+
+use std::collections::BTreeMap;
 
 use model::config::DEMO_MODEL;
 use model::learned::{Grants, Learned, SAMPLES_KEPT};
@@ -18,6 +22,14 @@ const LLM_BOOT_PRIOR_S: f64 = 120.0;
 const DEMO_BOOT_PRIOR_S: f64 = 2.0;
 /// What the load of a script's model takes where nothing is known.
 const HOST_BOOT_PRIOR_S: f64 = 5.0;
+/// By how much one sample can differ from those before it.
+const FREAK: u64 = 8;
+/// A model that was in use within this time is read from memory, unless a larger one was read since.
+const WARM_FOR: Millis = Millis::from_secs(3_600);
+/// What the requests of an hour count against those of the same hour of all days before.
+const OF_TODAY: f64 = 0.5;
+/// No hour is believed to have more requests.
+const REQUESTS_MAX: f64 = 1e6;
 /// What an LLM task takes where nothing is known.
 const LLM_RUN_PRIOR_S: f64 = 10.0;
 
@@ -58,11 +70,18 @@ impl Estimate {
 #[derive(Clone, Debug)]
 pub(crate) struct Memory {
     learned: Learned,
+    now: Millis,
+    /// When each model's file was last read or in use, and its size in MiB where that is known.
+    in_use: BTreeMap<String, (Millis, u64)>,
 }
 
 impl Memory {
     pub(crate) const fn new(learned: Learned) -> Self {
-        Self { learned }
+        Self { learned, now: Millis::ZERO, in_use: BTreeMap::new() }
+    }
+
+    pub(crate) const fn pass_time(&mut self, now: Millis) {
+        self.now = now;
     }
 
     pub(crate) const fn learned(&self) -> &Learned {
@@ -74,9 +93,51 @@ impl Memory {
         if in_cpu_lane { &mut self.learned.grants_cpu } else { &mut self.learned.grants }
     }
 
-    /// An LLM's boot took this long.
-    pub(crate) fn llm_booted(&mut self, preset: &str, model: &str, ms: u64) {
-        keep(self.learned.boot_ms.entry(format!("{preset}/{model}")).or_default(), ms);
+    /// An LLM's boot, for so many requests at once, took this long.
+    pub(crate) fn llm_booted(&mut self, preset: &str, model: &str, parallel: u32, ms: u64) {
+        let began = self.now - Millis(i64::try_from(ms).unwrap_or(i64::MAX));
+        let name = boot_name(preset, model, parallel, self.is_warm(model, began));
+        keep(self.learned.boot_ms.entry(name).or_default(), ms);
+    }
+
+    /// A model's file is in use.
+    pub(crate) fn uses(&mut self, config: &Config, model: &str) {
+        let mib = config.models.get(model).and_then(|entry| entry.mib).unwrap_or_default();
+        match self.in_use.get_mut(model) {
+            Some(known) => *known = (self.now, mib),
+            None => drop(self.in_use.insert(model.to_owned(), (self.now, mib))),
+        }
+    }
+
+    /// Whether a load that begins then finds the model's file in the machine's memory, as far as was seen.
+    fn is_warm(&self, model: &str, at: Millis) -> bool {
+        let Some((used, mib)) = self.in_use.get(model) else { return false };
+        let larger =
+            |(other, (when, size)): (&String, &(Millis, u64))| other != model && when > used && size > mib;
+        at - *used <= WARM_FOR && !self.in_use.iter().any(larger)
+    }
+
+    /// An hour of the day is over: its requests by job type, and how long they were counted.
+    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+    pub(crate) fn hour_passed(&mut self, hour: u8, mut counts: BTreeMap<String, u64>, watched: Millis) {
+        for job_type in self.learned.arrivals.keys() {
+            counts.entry(job_type.clone()).or_default();
+        }
+        for (job_type, count) in counts {
+            let rates = self.learned.arrivals.entry(job_type).or_default();
+            rates.resize(crate::demand::HOURS, 0.0);
+            let seen = count as f64 * 3_600.0 / watched.as_secs_f64().max(1.0);
+            if let Some(rate) = rates.get_mut(usize::from(hour)) {
+                *rate = believable(*rate) * (1.0 - OF_TODAY) + believable(seen) * OF_TODAY;
+            }
+        }
+    }
+
+    /// LLM requests that are usual in this hour of the day; none where no hour was ever seen.
+    pub(crate) fn requests_per_hour(&self, hour: u8) -> Option<f64> {
+        let types = self.learned.arrivals.values();
+        let rates = types.filter_map(|rates| rates.get(usize::from(hour)));
+        (!self.learned.arrivals.is_empty()).then(|| rates.map(|rate| believable(*rate)).sum())
     }
 
     /// A script host's load took this long.
@@ -85,16 +146,21 @@ impl Memory {
     }
 
     /// A task took this long.
-    pub(crate) fn ran(&mut self, name: String, ms: u64, media_s: Option<f64>, gpu: Option<&str>) {
+    pub(crate) fn ran(
+        &mut self,
+        name: String,
+        ms: u64,
+        media_s: Option<f64>,
+        gpu: Option<&str>,
+        slots: usize,
+    ) {
         keep(self.learned.run_ms.entry(name.clone()).or_default(), ms);
         if let Some(media_s) = media_s.filter(|s| s.is_finite() && *s > 0.0)
             && ms > 0
         {
             let run_s = Millis(i64::try_from(ms).unwrap_or(i64::MAX)).as_secs_f64();
-            keep(
-                self.learned.speed.entry(format!("{name}/{}", gpu.unwrap_or("cpu"))).or_default(),
-                media_s / run_s,
-            );
+            let name = speed_name(&name, gpu, slots);
+            keep_speed(self.learned.speed.entry(name).or_default(), media_s / run_s);
         }
     }
 
@@ -110,12 +176,26 @@ impl Memory {
 
     /// How long this LLM takes to boot.
     pub(crate) fn llm_boot(&self, config: &Config, preset: &str, model: &str) -> Estimate {
-        let samples = self.learned.boot_ms.get(&format!("{preset}/{model}"));
-        samples.and_then(|samples| Estimate::of(samples)).unwrap_or_else(|| {
+        let parallel = config.models.get(model).and_then(|entry| entry.parallel).unwrap_or(1).max(1);
+        let name = boot_name(preset, model, parallel, self.is_warm(model, self.now));
+        let exactly = self.learned.boot_ms.get(&name).and_then(|samples| Estimate::of(samples));
+        exactly.or_else(|| Estimate::of(&self.boots_of(preset, model))).unwrap_or_else(|| {
             let stated = config.resource_manager.boot_times.get(model).copied();
             let unknown = if model == DEMO_MODEL { DEMO_BOOT_PRIOR_S } else { LLM_BOOT_PRIOR_S };
             Estimate::prior(stated.unwrap_or(unknown))
         })
+    }
+
+    /// Boot times of an LLM, whatever it was loaded for and from.
+    fn boots_of(&self, preset: &str, model: &str) -> Vec<u64> {
+        let plain = format!("{preset}/{model}");
+        let names = self.learned.boot_ms.range(plain.clone()..);
+        let names = names.take_while(|(name, _)| name.starts_with(&plain));
+        names
+            .filter(|(name, _)| plain_name(name) == plain)
+            .flat_map(|(_, samples)| samples)
+            .copied()
+            .collect()
     }
 
     /// How long this script host takes to load.
@@ -149,9 +229,21 @@ impl Memory {
 
     /// How long this task will run: by its media and the speed learned, by what its kind took, by its author's word.
     pub(crate) fn run(&self, config: &Config, task: &Task, llm: Option<&str>, gpu: Option<&str>) -> Estimate {
+        self.run_beside(config, task, llm, gpu, 1)
+    }
+
+    /// The same, where so many slots of the GPU are in use.
+    pub(crate) fn run_beside(
+        &self,
+        config: &Config,
+        task: &Task,
+        llm: Option<&str>,
+        gpu: Option<&str>,
+        slots: usize,
+    ) -> Estimate {
         let name = run_name(config, task, llm);
         if let Some(media_s) = task.media_s
-            && let Some(speed) = self.speed(config, task, &name, gpu)
+            && let Some(speed) = self.speed(config, task, &name, gpu, slots)
         {
             return Estimate::prior(media_s / speed);
         }
@@ -177,13 +269,20 @@ impl Memory {
         place::script_entry(config, &host.script)?.speed.filter(|speed| *speed > 0.0)
     }
 
-    /// Media seconds worked off in a second, learned or stated.
-    fn speed(&self, config: &Config, task: &Task, name: &str, gpu: Option<&str>) -> Option<f64> {
-        let samples = self.learned.speed.get(&format!("{name}/{}", gpu.unwrap_or("cpu")));
-        if let Some(samples) = samples.filter(|samples| samples.len() >= SAMPLES_NEEDED) {
-            let mut sorted = samples.clone();
-            sorted.sort_by(f64::total_cmp);
-            return Some(sorted[sorted.len() / 2]).filter(|speed| *speed > 0.0);
+    /// Media seconds worked off in a second: learned for as many slots, learned for one, or stated.
+    fn speed(
+        &self,
+        config: &Config,
+        task: &Task,
+        name: &str,
+        gpu: Option<&str>,
+        slots: usize,
+    ) -> Option<f64> {
+        for slots in [slots, 1] {
+            let samples = self.learned.speed.get(&speed_name(name, gpu, slots));
+            if let Some(samples) = samples.filter(|samples| samples.len() >= SAMPLES_NEEDED) {
+                return Some(median(samples)).filter(|speed| *speed > 0.0);
+            }
         }
         let Work::Script(work) = &task.work else { return None };
         place::script_entry(config, &work.script)?.speed.filter(|speed| *speed > 0.0)
@@ -192,13 +291,19 @@ impl Memory {
     /// Boot times as the picture shows them, in seconds, by the names of the configuration.
     pub(crate) fn boot_times(&self, config: &Config) -> std::collections::BTreeMap<String, f64> {
         let mut times = config.resource_manager.boot_times.clone();
-        for (name, samples) in &self.learned.boot_ms {
-            let Some(estimate) = Estimate::of(samples) else { continue };
+        let mut samples: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        for (name, learned) in &self.learned.boot_ms {
+            let name = plain_name(name);
             let shown = match name.strip_prefix("script:") {
                 Some(host) => host.trim_end_matches('/').replace('/', ":"),
-                None => name.split_once('/').map_or(name.as_str(), |(_, model)| model).to_owned(),
+                None => name.split_once('/').map_or(name, |(_, model)| model).to_owned(),
             };
-            times.insert(shown, estimate.p50.as_secs_f64());
+            samples.entry(shown).or_default().extend(learned);
+        }
+        for (shown, samples) in samples {
+            if let Some(estimate) = Estimate::of(&samples) {
+                times.insert(shown, estimate.p50.as_secs_f64());
+            }
         }
         times
     }
@@ -221,9 +326,49 @@ fn host_boot_name(script: &str, model: Option<&str>) -> String {
     format!("script:{script}/{}", model.unwrap_or_default())
 }
 
-fn keep<T>(samples: &mut Vec<T>, sample: T) {
+/// `<preset>/<model>|<parallel>|cold`, or `warm`.
+fn boot_name(preset: &str, model: &str, parallel: u32, warm: bool) -> String {
+    format!("{preset}/{model}|{parallel}|{}", if warm { "warm" } else { "cold" })
+}
+
+/// The name of a boot without what it was loaded for and from.
+fn plain_name(name: &str) -> &str {
+    name.split('|').next().unwrap_or(name)
+}
+
+/// `<script>/<model>/<gpu name>`, and `*<slots>` where more than one is in use.
+fn speed_name(name: &str, gpu: Option<&str>, slots: usize) -> String {
+    let gpu = gpu.unwrap_or("cpu");
+    if slots > 1 { format!("{name}/{gpu}*{slots}") } else { format!("{name}/{gpu}") }
+}
+
+fn keep(samples: &mut Vec<u64>, sample: u64) {
+    let known = Estimate::of(samples).map(|known| known.p50.0.unsigned_abs().max(1));
+    let sample = known.map_or(sample, |known| sample.clamp(known / FREAK, known.saturating_mul(FREAK)));
+    push(samples, sample);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "8")]
+fn keep_speed(samples: &mut Vec<f64>, sample: f64) {
+    let known = Some(median(samples)).filter(|known| samples.len() >= SAMPLES_NEEDED && *known > 0.0);
+    let sample = known.map_or(sample, |known| sample.clamp(known / FREAK as f64, known * FREAK as f64));
+    push(samples, sample);
+}
+
+fn push<T>(samples: &mut Vec<T>, sample: T) {
     if samples.len() >= SAMPLES_KEPT {
         samples.remove(0);
     }
     samples.push(sample);
+}
+
+fn median(samples: &[f64]) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}
+
+/// A rate that is a number at all, and no more than can be.
+fn believable(rate: f64) -> f64 {
+    if rate.is_finite() { rate.clamp(0.0, REQUESTS_MAX) } else { 0.0 }
 }

@@ -35,6 +35,7 @@ mod plan;
 mod queue;
 mod retry;
 mod state;
+mod tenure;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -46,7 +47,9 @@ mod yields;
 
 pub use action::{Action, Plan};
 pub use event::{BatchFacts, Event};
-pub use evict::{Candidate, Eviction, EvictionFacts, Judge, Keeping, Ruling, ScriptsWaiting, Thresholds};
+pub use evict::{
+    Candidate, CostBenefit, Eviction, EvictionFacts, Judge, Keeping, Ruling, ScriptsWaiting, Thresholds,
+};
 pub use law::{Breach, breaches};
 pub use learn::Estimate;
 pub use picture::{PictureFrame, picture};

@@ -5,12 +5,13 @@
 //!   → launch and leave → [down ends here] → engine (broken ones)
 //!   → chat (lend a GPU) → exclusive (drain, unload) → stagger (leave in turn) → drain for scripts
 //!   → fill (slots, scripts, boots, by the one order) → yields (chatbots that found no place) → evict → reload
-//!   → heads
+//!   → ahead (load back, prewarm, read ahead) → heads
 //! ```
 //!
 //! Not here: how a thing is done. Each pass is a small file; what an earlier pass decided, a later one sees in the draft.
 
 mod agenda;
+mod ahead;
 mod chat;
 mod cpu_lane;
 mod doom;
@@ -35,10 +36,11 @@ use model::Millis;
 use model::config::EvictionRule;
 
 use crate::action::Plan;
-use crate::evict::{Judge, Thresholds};
+use crate::evict::{CostBenefit, Judge, Thresholds};
 use crate::world::World;
 use draft::Draft;
 pub(crate) use engine::boots_until;
+pub(crate) use evict::kept;
 
 /// What should be done now. Each action is `Issued` before it is carried out, and is not chosen again after that.
 #[must_use]
@@ -49,7 +51,8 @@ pub fn plan(world: &World, now: Millis) -> Plan {
 /// The rule that the configuration names.
 pub(crate) fn judge_of(rule: EvictionRule) -> &'static dyn Judge {
     match rule {
-        EvictionRule::CostBenefit | EvictionRule::Thresholds => &Thresholds,
+        EvictionRule::CostBenefit => &CostBenefit,
+        EvictionRule::Thresholds => &Thresholds,
     }
 }
 
@@ -75,6 +78,7 @@ pub fn plan_by(world: &World, now: Millis, judge: &dyn Judge) -> Plan {
         yields::make_way(&mut draft, &left);
         evict::evict(&mut draft, &left, judge);
         reload::reload(&mut draft);
+        ahead::ahead(&mut draft);
     }
     heads::heads(&mut draft);
     draft.finish()

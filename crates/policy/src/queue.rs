@@ -492,6 +492,13 @@ impl Queue {
         shape.batch.as_ref().is_some_and(|batch| self.paused.contains(batch))
     }
 
+    /// Whether scripts wait for a GPU.
+    pub(crate) fn has_scripts_for_gpus(&self) -> bool {
+        // Shapes of scripts come after those of LLM tasks.
+        let scripts = self.lines.keys().rev().take_while(|shape| shape.class() == TaskClass::Script);
+        scripts.into_iter().any(|shape| !shape.in_cpu_lane())
+    }
+
     /// The startable tasks of this shape.
     pub(crate) fn line(&self, shape: &Shape) -> Option<&Line> {
         self.lines.get(shape)

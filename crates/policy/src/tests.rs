@@ -1,6 +1,7 @@
 //! Stories: what people see, told with virtual workers and virtual time.
 
 mod adoption;
+mod ahead;
 mod batches;
 mod chaos;
 mod chats;
@@ -20,4 +21,5 @@ mod shown;
 mod single_lock;
 mod states;
 mod turns;
+mod weighing;
 mod yields;

@@ -3,7 +3,7 @@
 //! Not here: choices; a reason never changes what happens.
 
 use model::reason::Ahead;
-use model::{GpuState, Millis, Reason, TaskClass, TaskId};
+use model::{GpuState, Millis, Reason, TaskId};
 
 use crate::ahead::Standing;
 use crate::gpu::Gpu;
@@ -309,13 +309,10 @@ fn of_script(world: &World, now: Millis, item: &Queued) -> (Reason, Option<Milli
     });
     let llm_kept = able.iter().any(|(gpu, _)| gpu.state_at(now).0 == GpuState::LlmReady);
     if llm_kept && !some_script_gpu && world.exclusive(now).is_none() {
-        let backlog = world
-            .queue
-            .lines()
-            .filter(|(shape, _)| shape.class() == TaskClass::Script && !shape.in_cpu_lane());
-        let backlog = backlog.map(|(_, line)| line.len()).sum();
-        let evict_above = u64::from(world.config.resource_manager.eviction_policy.min_script_queue_for_evict);
-        return (Reason::LlmKept { backlog, evict_above }, None);
+        let rule = world.config.resource_manager.eviction_policy.rule;
+        if let Some(kept) = crate::plan::kept(world, now, crate::plan::judge_of(rule)) {
+            return kept;
+        }
     }
     of_busy_gpus(world, now, item, &able)
 }
@@ -363,5 +360,6 @@ pub(crate) fn expected_end(world: &World, now: Millis, worker: &Worker, unit: &U
     }
     let llm = worker.reports.engine.as_ref().map(|engine| engine.model.as_str());
     let gpu = world.gpu_of(&worker.id).map(|gpu| gpu.facts.name.as_str());
-    (since + world.memory.run(&world.config, &unit.task, llm, gpu).p50).max(now)
+    let slots = world.units_on(worker).filter(|unit| unit.is_live()).count();
+    (since + world.memory.run_beside(&world.config, &unit.task, llm, gpu, slots).p50).max(now)
 }

@@ -389,6 +389,12 @@ impl World {
             .filter(move |(_, model)| !loading.contains(model))
     }
 
+    /// LLM requests a second, as of late; as is usual at this hour where nobody has watched for long enough.
+    pub(crate) fn requests_per_s(&self, now: Millis) -> f64 {
+        let usual = self.demand.hour(now).and_then(|hour| self.memory.requests_per_hour(hour.hour));
+        self.demand.per_second(now, usual.map(|per_hour| per_hour / 3_600.0))
+    }
+
     pub(crate) fn anomaly(&mut self, name: &'static str) {
         *self.anomalies.entry(name).or_default() += 1;
     }

@@ -5,7 +5,7 @@ use model::task::GpuRequirement;
 use model::{AttemptKey, Entry, Millis, Saying, Task, WorkerId};
 
 use crate::action::Action;
-use crate::gpu::BootFailure;
+use crate::gpu::{BootFailure, KeptFor};
 use crate::plan::boots_until;
 use crate::unit::{Claim, Closing};
 use crate::worker::Llm;
@@ -39,7 +39,13 @@ impl World {
                     unit.shown = true;
                 }
             }
-            Action::Say(saying) => self.said(&saying),
+            Action::Reserve { gpu, task_id, until } => {
+                if let Some(gpu) = self.gpus.get_mut(&gpu) {
+                    gpu.kept_for = Some(KeptFor { task_id, until });
+                }
+            }
+            Action::ReadAhead { model } => self.demand.read_ahead(at, model),
+            Action::Say(saying) => self.said(at, &saying),
             Action::Leave { worker } => {
                 if let Some(worker) = self.workers.get_mut(&worker) {
                     worker.leave = true;
@@ -49,7 +55,7 @@ impl World {
     }
 
     /// What was said is not said again.
-    fn said(&mut self, saying: &Saying) {
+    fn said(&mut self, at: Millis, saying: &Saying) {
         if let Saying::TooManyInARow { in_cpu_lane, .. } = saying {
             self.said_in_a_row[usize::from(*in_cpu_lane)] = true;
         }
@@ -64,6 +70,7 @@ impl World {
                 self.lent = of_key.map(|gpu| gpu.facts.uuid.clone());
             }
             Saying::BackFromChat { .. } => self.lent = None,
+            Saying::Prewarms { .. } => self.demand.prewarms(at),
             Saying::LeavesBatch { gpu, .. } => {
                 let of_key = self.gpus.values().find(|known| known.key() == *gpu);
                 self.left.extend(of_key.map(|gpu| gpu.facts.uuid.clone()));
@@ -99,6 +106,12 @@ impl World {
         if engine.is_none() {
             self.note_endless_boot(at, id);
         }
+        let ready = self.workers.get(id).filter(|worker| matches!(worker.llm(), Some(Llm::Ready { .. })));
+        if let Some(uuid) =
+            ready.and_then(|worker| worker.gpu.clone()).filter(|_| engine.is_none() && !exclusive)
+        {
+            self.collect_rent(&uuid);
+        }
         let Some(worker) = self.workers.get_mut(id) else { return self.anomaly("issued_for_unknown_worker") };
         let made_room = match worker.llm() {
             Some(Llm::Booting { .. } | Llm::Ready { .. }) if exclusive && engine.is_none() => {
@@ -114,6 +127,9 @@ impl World {
         let gpu = worker.gpu.clone();
         let lent = gpu.is_some() && gpu == self.lent;
         if let Some(gpu) = gpu.and_then(|uuid| self.gpus.get_mut(&uuid)) {
+            if boots {
+                gpu.tenure.boots(at);
+            }
             if boots && !lent {
                 gpu.reload = None;
             } else if made_room.is_some() && gpu.reload.is_none() {

@@ -21,7 +21,7 @@ impl World {
         // Another attempt, or another look at the same file, is no new request.
         let is_new = task.attempt == 0 && task.history.is_empty() && self.queue.get(&entry).is_none();
         if is_new && shape.class() == TaskClass::Llm {
-            self.demand.came(at);
+            self.demand.came(at, &task.job_type);
         }
         let returning = self.returning.remove(&task.task_id);
         let known = self.queue.get(&entry).filter(|known| known.task.task_id == task.task_id);

@@ -3,6 +3,7 @@
 use model::gpu::{Inventory, Reading};
 use model::{Health, InventorySource, Millis};
 
+use crate::demand::HOURS;
 use crate::gpu::Gpu;
 use crate::world::World;
 
@@ -28,6 +29,15 @@ impl World {
             }
         }
         self.inventory = Some((inventory.source, inventory.why));
+    }
+
+    pub(super) fn hour(&mut self, at: Millis, hour: u8, left: Millis) {
+        if usize::from(hour) >= HOURS {
+            return self.anomaly("no_such_hour");
+        }
+        if let Some((over, counts, watched)) = self.demand.turn_hour(at, hour, left) {
+            self.memory.hour_passed(over, counts, watched);
+        }
     }
 
     pub(super) fn read(&mut self, reading: Reading) {

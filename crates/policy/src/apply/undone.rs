@@ -51,8 +51,11 @@ impl World {
                     self.queue.insert(entry, item, at);
                 }
             }
-            // It is a courtesy to people who look into `processing/`; it is not repeated.
-            Action::ShowRunning { .. } | Action::Say(_) => {}
+            // They are a courtesy; none is repeated.
+            Action::ShowRunning { .. }
+            | Action::Reserve { .. }
+            | Action::ReadAhead { .. }
+            | Action::Say(_) => {}
         }
     }
 

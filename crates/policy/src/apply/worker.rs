@@ -179,6 +179,9 @@ impl World {
     /// Takes what a worker says about its LLM and its attempts.
     fn hear(&mut self, at: Millis, id: &WorkerId) {
         self.hear_engine(at, id);
+        if let Some(Llm::Ready { report }) = self.workers.get(id).and_then(Worker::llm) {
+            self.memory.uses(&self.config, &report.model);
+        }
         let Some(worker) = self.workers.get_mut(id) else { return };
         let Worker { closed, reports, units, .. } = worker;
         closed.retain(|key| reports.attempts.contains_key(key));
@@ -245,13 +248,16 @@ impl World {
         let llm = self.workers.get(&unit.worker).and_then(|worker| worker.reports.engine.as_ref());
         let name = run_name(&self.config, &unit.task, llm.map(|engine| engine.model.as_str()));
         let class = unit.class();
+        let beside = self.workers.get(&unit.worker).into_iter().flat_map(|worker| self.units_on(worker));
+        let slots = beside.filter(|other| other.is_live()).count() + 1;
         let gpu = self.gpu_of(&unit.worker).map(|gpu| (gpu.facts.uuid.clone(), gpu.facts.name.clone()));
         // One that went on from a checkpoint ran for a part only.
         let is_whole = unit.task.checkpoint.is_none();
         match failure {
             None => {
                 if is_whole {
-                    self.memory.ran(name, run_ms, media_s, gpu.as_ref().map(|(_, name)| name.as_str()));
+                    let gpu_name = gpu.as_ref().map(|(_, name)| name.as_str());
+                    self.memory.ran(name, run_ms, media_s, gpu_name, slots);
                 }
                 if let Some(gpu) = gpu.and_then(|(uuid, _)| self.gpus.get_mut(&uuid)) {
                     if class == TaskClass::Llm {
@@ -275,6 +281,7 @@ impl World {
 
     fn hear_engine(&mut self, at: Millis, id: &WorkerId) {
         let Some(worker) = self.workers.get_mut(id) else { return };
+        let parallel = worker.engine.as_ref().map_or(1, |order| order.parallel.max(1));
         let (preset, model, boot_ms, failed) = match worker.llm() {
             Some(Llm::Ready { report }) if report.generation > worker.judged => {
                 (report.preset.clone(), report.model.clone(), report.boot_ms, None)
@@ -289,7 +296,7 @@ impl World {
         worker.judged = generation;
         let gpu = worker.gpu.clone();
         if let Some(ms) = boot_ms {
-            self.memory.llm_booted(&preset, &model, ms);
+            self.memory.llm_booted(&preset, &model, parallel, ms);
         }
         if let (Some(error), Some(gpu)) = (failed, gpu.and_then(|uuid| self.gpus.get_mut(&uuid))) {
             let before = gpu.boot_failures.get(&model);

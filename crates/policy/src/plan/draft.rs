@@ -52,6 +52,8 @@ pub(super) struct Desk<'w> {
     pub promised: Option<Choice>,
     /// Whether this plan has decided about it: nothing else is placed here.
     pub taken: bool,
+    /// For tasks of which shape an LLM made room here.
+    pub kept_for: Option<&'w Shape>,
     /// The script it runs, and how long what it was given should take, for orders ahead.
     pub running: Option<(&'w HostKey, Millis)>,
 }
@@ -85,6 +87,9 @@ impl<'w> Draft<'w> {
         for gpu in world.gpus.values() {
             if let Some(end) = gpu.cooled_at() {
                 draft.wake(end);
+            }
+            if let Some(kept) = &gpu.kept_for {
+                draft.wake(kept.until);
             }
             let Some(worker) = world.worker_on(gpu).filter(|worker| gpu.is_usable() && worker.serves())
             else {
@@ -208,6 +213,7 @@ impl<'w> Desk<'w> {
             cover,
             promised: None,
             taken: false,
+            kept_for: kept_for(world, gpu, now),
             running: running_script(world, gpu, worker),
         }
     }
@@ -219,6 +225,11 @@ impl<'w> Desk<'w> {
             (None, Some(llm)) if !self.taken => Some((llm.preset, llm.model, llm.parallel)),
             _ => None,
         }
+    }
+
+    /// Whether its room was made for tasks of another shape; `None` is what no task asks for.
+    pub(super) fn is_kept_from(&self, shape: Option<&Shape>) -> bool {
+        self.kept_for.is_some_and(|kept| shape != Some(kept))
     }
 
     /// Whether nothing is loaded that matters, nothing runs and nothing was decided.
@@ -264,4 +275,11 @@ fn running_script<'w>(world: &'w World, gpu: &Gpu, worker: &'w Worker) -> Option
         sum = sum + estimate.p50.max(Millis(1));
     }
     host.map(|host| (host, sum))
+}
+
+/// The shape of the task that room was made for, as long as it waits and it is not too late.
+fn kept_for<'w>(world: &'w World, gpu: &Gpu, now: Millis) -> Option<&'w Shape> {
+    let kept = gpu.kept_for.as_ref().filter(|kept| now < kept.until)?;
+    let entry = world.queue.by_id(&kept.task_id).next()?;
+    world.queue.get(entry).map(|item| &item.shape)
 }

@@ -1,16 +1,22 @@
 //! LLMs that make room for scripts outside exclusive mode: the facts for the rule, and doing what it says.
 //!
-//! No request is cut: an idle LLM is unloaded, a busy one gets no further requests and goes when they have ended.
+//! No request is cut: an idle LLM is unloaded, a busy one gets no further requests and goes when they have ended. What
+//! becomes free is kept for the script it was made for, for a while.
 
 mod facts;
 
-use model::TaskClass;
+use model::{Millis, Reason, Saying, TaskClass};
 
 use super::draft::Draft;
 use super::fill::Left;
-use crate::evict::{Candidate, Eviction, Judge, Ruling};
+use crate::action::Action;
+use crate::evict::{Candidate, Eviction, Judge, Keeping, Ruling};
 use crate::queue::Shape;
-use facts::{Backlog, Facts, facts};
+use crate::world::World;
+use facts::{Backlog, Facts, UNLOAD_PRIOR, Unfit, facts};
+
+/// How long room that was made is kept for whom it was made, beyond what the unload should take.
+const KEPT: Millis = Millis::from_secs(60);
 
 /// Before anything is filled: an LLM that should drain gets no new requests.
 pub(super) fn drain(draft: &mut Draft<'_>, judge: &dyn Judge) {
@@ -19,39 +25,92 @@ pub(super) fn drain(draft: &mut Draft<'_>, judge: &dyn Judge) {
     }
     let mut backlog = Backlog::of_queue(draft);
     backlog.leave_out(coming(draft));
-    let Some((at, ruling)) = chosen(draft, &backlog, judge) else { return };
-    if ruling.firm || draft.desks[at].load > 0 {
-        draft.drained += 1;
-        if draft.desks[at].load == 0 {
-            draft.order_engine(at, None);
-        }
+    let Some((at, eviction)) = chosen(draft, &backlog, judge) else { return };
+    if draft.desks[at].load > 0 {
         draft.desks[at].taken = true;
+    } else if eviction.firm {
+        make_room(draft, at, &backlog, &eviction);
+    } else {
+        return;
     }
+    draft.drained += 1;
 }
 
 /// After everything is filled: idle LLMs go, one for each script that the rule still speaks for.
 pub(super) fn evict(draft: &mut Draft<'_>, left: &[Left<'_>], judge: &dyn Judge) {
     let mut backlog = Backlog::of_left(draft, left);
     backlog.leave_out(draft.drained);
-    while let Some((at, _)) = chosen(draft, &backlog, judge).filter(|(at, _)| draft.desks[*at].is_idle_llm())
-    {
-        draft.order_engine(at, None);
+    while let Some((at, eviction)) = chosen(draft, &backlog, judge) {
+        if !draft.desks[at].is_idle_llm() {
+            return;
+        }
+        make_room(draft, at, &backlog, &eviction);
         backlog.leave_out(1);
     }
 }
 
 /// The desk whose LLM goes, if any does; wakes when the rule wants to be asked again.
 fn chosen(draft: &mut Draft<'_>, backlog: &Backlog<'_>, judge: &dyn Judge) -> Option<(usize, Eviction)> {
-    let Facts { facts, desks } = facts(draft, backlog)?;
-    match judge.rule(&facts) {
-        Ruling::Evict(eviction) => desks.get(eviction.victim).map(|at| (*at, eviction)),
-        Ruling::Keep(keeping) => {
-            if let Some(time) = keeping.again_at {
-                draft.wake(time);
-            }
-            None
-        }
+    match facts(draft, backlog) {
+        Ok(Facts { facts, desks }) => match judge.rule(&facts) {
+            Ruling::Evict(eviction) => return desks.get(eviction.victim).map(|at| (*at, eviction)),
+            Ruling::Keep(Keeping { again_at, .. }) => again_at.into_iter().for_each(|time| draft.wake(time)),
+        },
+        Err(Unfit::Young { until, .. }) => draft.wake(until),
+        Err(Unfit::Nobody | Unfit::Reserved) => {}
     }
+    None
+}
+
+fn make_room(draft: &mut Draft<'_>, at: usize, backlog: &Backlog<'_>, eviction: &Eviction) {
+    let desk = &draft.desks[at];
+    let (Some(first), Some(llm)) = (backlog.first_on(desk), &desk.llm) else { return };
+    let saying = Saying::Evicts {
+        gpu: desk.gpu.key(),
+        model: llm.model.to_owned(),
+        task: first.task_id.clone(),
+        scripts: backlog.count(),
+        rule: eviction.rule,
+        benefit_s: eviction.benefit_s,
+        cost_s: eviction.cost_s,
+    };
+    draft.act(Action::Say(saying));
+    reserve(draft, at, &first.task_id);
+    draft.order_engine(at, None);
+}
+
+/// Keeps the room that an LLM makes for the task it is made for.
+pub(super) fn reserve(draft: &mut Draft<'_>, at: usize, task_id: &model::TaskId) {
+    let gpu = draft.desks[at].gpu;
+    draft.act(Action::Reserve {
+        gpu: gpu.facts.uuid.clone(),
+        task_id: task_id.clone(),
+        until: draft.now + UNLOAD_PRIOR + gpu.cooling + KEPT,
+    });
+}
+
+/// Why no LLM makes room for the scripts that wait, and when one does at the latest; none where nothing keeps one.
+pub(crate) fn kept(world: &World, now: Millis, judge: &dyn Judge) -> Option<(Reason, Option<Millis>)> {
+    let draft = Draft::new(world, now);
+    let mut backlog = Backlog::of_queue(&draft);
+    backlog.leave_out(coming(&draft));
+    let facts = match facts(&draft, &backlog) {
+        Ok(facts) => facts.facts,
+        Err(Unfit::Young { at, until }) => {
+            let desk = &draft.desks[at];
+            let model = desk.llm.as_ref().map(|llm| llm.model.to_owned()).unwrap_or_default();
+            let in_s = (until - now).as_secs_f64().max(0.0);
+            return Some((Reason::LlmYoung { model, gpu: desk.gpu.key(), in_s }, None));
+        }
+        Err(Unfit::Reserved) => {
+            let reserved = world.config.resource_manager.eviction_policy.reserve_for_chat;
+            return Some((Reason::LlmReserved { reserved }, None));
+        }
+        Err(Unfit::Nobody) => return None,
+    };
+    let Ruling::Keep(Keeping { benefit_s, cost_s, latest, .. }) = judge.rule(&facts) else { return None };
+    let latest_in_s = latest.map(|latest| (latest - now).as_secs_f64().max(0.0));
+    Some((Reason::LlmKept { backlog: facts.scripts.count, benefit_s, cost_s, latest_in_s }, latest))
 }
 
 /// GPUs without an LLM that are free for a script, or about to be.

@@ -10,9 +10,11 @@ use model::{Millis, Saying, TaskClass};
 
 use super::agenda::Agenda;
 use super::cpu_lane::CpuLane;
-use super::draft::Draft;
+use super::draft::{Desk, Draft};
+use super::evict::reserve;
 use super::scripts;
 use super::stream::{Stream, streams};
+use crate::action::Action;
 use crate::model_choice::{Choice, choose};
 use crate::place;
 use crate::queue::{Shape, What};
@@ -73,7 +75,7 @@ fn fill_lane<'w>(
             _ if passed_over => Placed::Yes,
             // It waits for the lock, not for room: nothing has to leave for it.
             _ if draft.locked && !in_cpu_lane => {
-                prepare(draft, stream.shape);
+                prepare(draft, item);
                 ended.insert(at);
                 if item.task.is_chatbot() {
                     draft.locked_out.get_or_insert((&item.shape, &item.task));
@@ -116,11 +118,12 @@ fn say_held_back(draft: &mut Draft<'_>, job_type: &str, in_cpu_lane: bool) {
 }
 
 /// Lets an LLM load, or stay, for what waits for the single lock.
-fn prepare(draft: &mut Draft<'_>, shape: &Shape) {
+fn prepare(draft: &mut Draft<'_>, item: &crate::queue::Queued) {
+    let shape = &item.shape;
     let What::Llm(wanted) = &shape.what else { return };
     match serving(draft, shape, wanted.as_deref()).first() {
         Some(at) => draft.desks[*at].taken = true,
-        None => drop(boot(draft, shape, wanted.as_deref(), true)),
+        None => drop(boot(draft, item, wanted.as_deref(), true)),
     }
 }
 
@@ -179,7 +182,7 @@ fn place_llm<'w>(
     if waiting_is_shorter(draft, &serving, stream, &item.task) {
         return Placed::No;
     }
-    boot(draft, shape, wanted, serving.is_empty())
+    boot(draft, item, wanted, serving.is_empty())
 }
 
 /// Whether this stream is through sooner by waiting for the LLMs that are there than by booting another.
@@ -202,14 +205,21 @@ fn waiting_is_shorter(draft: &Draft<'_>, desks: &[usize], stream: &Stream<'_>, t
 }
 
 /// Boots an LLM where there is room, or makes room where an LLM is loaded that nobody of a higher rank needs.
-fn boot(draft: &mut Draft<'_>, shape: &Shape, wanted: Option<&str>, none_serves: bool) -> Placed {
+fn boot(
+    draft: &mut Draft<'_>,
+    item: &crate::queue::Queued,
+    wanted: Option<&str>,
+    none_serves: bool,
+) -> Placed {
     let world = draft.world;
+    let shape = &item.shape;
     let choices: Vec<Option<Choice>> = draft
         .desks
         .iter()
         .map(|desk| {
             let fits = place::fits(shape, &desk.gpu.facts);
-            choose(world, desk.gpu, desk.worker, wanted).filter(|_| fits && !desk.taken)
+            choose(world, desk.gpu, desk.worker, wanted)
+                .filter(|_| fits && !desk.taken && !desk.is_kept_from(Some(shape)))
         })
         .collect();
     let mut able: Vec<usize> = Vec::new();
@@ -224,8 +234,8 @@ fn boot(draft: &mut Draft<'_>, shape: &Shape, wanted: Option<&str>, none_serves:
     let idle = find(&|at| draft.desks[at].is_idle() && !draft.desks[at].has_resident())
         .or_else(|| find(&|at| draft.desks[at].is_idle()));
     let coming = find(&|at| draft.desks[at].is_coming());
-    let other_llm = find(&|at| draft.desks[at].is_idle_llm() && !world.has_brain_role(draft.desks[at].gpu));
-    let busy_llm = find(&|at| draft.desks[at].llm.is_some() && !world.has_brain_role(draft.desks[at].gpu));
+    let other_llm = swap(draft, &able, &|desk| desk.is_idle_llm());
+    let busy_llm = swap(draft, &able, &|desk| desk.llm.is_some());
     let at = match (idle, coming, other_llm, busy_llm) {
         (Some(at), ..) => {
             let order = choices[at].as_ref().map(|choice| choice.order(draft.desks[at].worker));
@@ -235,7 +245,8 @@ fn boot(draft: &mut Draft<'_>, shape: &Shape, wanted: Option<&str>, none_serves:
         (None, Some(at), ..) => at,
         // Another model is loaded and nobody before this task has a use for it.
         (None, None, Some(at), _) => {
-            draft.order_engine(at, None);
+            let choice = choices[at].as_ref().map(|choice| choice.model.clone()).unwrap_or_default();
+            make_room(draft, at, item, choice);
             at
         }
         // Its requests end; nobody behind this task gets another one there.
@@ -250,6 +261,43 @@ fn boot(draft: &mut Draft<'_>, shape: &Shape, wanted: Option<&str>, none_serves:
     draft.desks[at].cover = cover.saturating_sub(1);
     draft.desks[at].promised = choices.into_iter().nth(at).flatten();
     Placed::Yes
+}
+
+/// The LLM that goes for another one, of those that were loaded long enough ago and are not pinned: the one with the
+/// least credit for its memory, then the one whose GPU is meant for something else. Wakes when one may go.
+fn swap(draft: &mut Draft<'_>, able: &[usize], wanted: &dyn Fn(&Desk<'_>) -> bool) -> Option<usize> {
+    let world = draft.world;
+    let mut found = Vec::new();
+    for at in able.iter().copied() {
+        let desk = &draft.desks[at];
+        let (gpu, worker) = (desk.gpu, desk.worker);
+        if !wanted(desk)
+            || world.has_brain_role(gpu)
+            || !draft.is_time(world.settled_at(gpu, worker, draft.now))
+        {
+            continue;
+        }
+        let model = draft.desks[at].llm.as_ref().map(|llm| llm.model);
+        let role = world.config.role(&gpu.key());
+        let entry = model.and_then(|model| world.config.models.get(model));
+        let misplaced = role.is_some() && entry.is_none_or(|entry| entry.role != role);
+        found.push((world.credit(gpu), !misplaced, gpu.idle_since, at));
+    }
+    found.into_iter().min().map(|(.., at)| at)
+}
+
+/// An idle LLM goes for another one.
+fn make_room(draft: &mut Draft<'_>, at: usize, item: &crate::queue::Queued, wanted: String) {
+    let desk = &draft.desks[at];
+    draft.act(Action::Say(Saying::Swaps {
+        gpu: desk.gpu.key(),
+        model: desk.llm.as_ref().map(|llm| llm.model.to_owned()).unwrap_or_default(),
+        wanted,
+        task: item.task.task_id.clone(),
+        waited_s: (draft.now - item.since).as_secs_f64(),
+    }));
+    reserve(draft, at, &item.task.task_id);
+    draft.order_engine(at, None);
 }
 
 /// Boots on an idle desk; a warm host leaves first.

@@ -16,7 +16,8 @@ pub(super) fn place<'w>(draft: &mut Draft<'w>, entry: &'w Entry, item: &'w Queue
     let able: Vec<usize> = (0..draft.desks.len())
         .filter(|at| {
             let desk = &draft.desks[*at];
-            draft.world.takes_scripts(desk.gpu) && place::fits(&item.shape, &desk.gpu.facts)
+            let open = draft.world.takes_scripts(desk.gpu) && !desk.is_kept_from(Some(&item.shape));
+            open && place::fits(&item.shape, &desk.gpu.facts)
         })
         .collect();
     // The smallest GPU that will do, so that the large ones stay free for what needs them.

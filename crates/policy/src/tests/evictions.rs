@@ -1,6 +1,6 @@
-//! When an LLM makes room for scripts: the thresholds as a table, and the stories behind them.
+//! When an LLM makes room for scripts by the seed's thresholds: the table, and the stories behind it.
 
-use model::config::EvictionPolicy;
+use model::config::{EvictionPolicy, EvictionRule};
 use model::{GpuState, GpuUuid, Millis, TaskClass};
 
 use super::make::{QWEN_7B, QWEN_14B, config, prompt, script, whisper};
@@ -8,7 +8,7 @@ use super::rig::Rig;
 use crate::evict::{Candidate, EvictionFacts, Judge, Ruling, ScriptsWaiting, Thresholds};
 
 /// One LLM that runs nothing if `idle`, and what the thresholds look at.
-fn facts(scripts: u64, llms: u64, idle: u64, script_s: i64, reload_s: i64) -> EvictionFacts {
+pub(super) fn facts(scripts: u64, llms: u64, idle: u64, script_s: i64, reload_s: i64) -> EvictionFacts {
     let now = Millis::from_secs(100_000);
     let candidate = Candidate {
         uuid: GpuUuid::new("SIM-0").unwrap(),
@@ -36,6 +36,7 @@ fn facts(scripts: u64, llms: u64, idle: u64, script_s: i64, reload_s: i64) -> Ev
         idle_llms: idle,
         llm_slots: 1,
         requests_per_s: 0.0,
+        rate_until: None,
         request_time: Millis::from_secs(10),
         since_request: None,
         unload_time: Millis::from_secs(5),
@@ -75,9 +76,41 @@ fn the_three_thresholds() {
     }
 }
 
+/// By the seed's rule, and with LLMs that may go as soon as they are loaded.
+fn seed() -> model::Config {
+    let mut config = config();
+    config.resource_manager.eviction_policy.rule = EvictionRule::Thresholds;
+    config.resource_manager.eviction_policy.min_residency_s = 0.0;
+    config
+}
+
+/// With boots that take no time, and so no stay that is twice as long.
+fn rig<const N: usize>(config: model::Config, sizes: [u64; N]) -> Rig {
+    let mut rig = Rig::with(config).gpus(sizes);
+    rig.times.boot = 0;
+    rig
+}
+
+/// Seed document 4, `should_evict_for_scripts`, with its own numbers: 45 s a script, 120 s a boot.
+#[test]
+fn should_evict_for_scripts_of_document_4() {
+    let rule = |scripts, llms, idle| match Thresholds.rule(&facts(scripts, llms, idle, 45, 120)) {
+        Ruling::Evict(eviction) => Some(eviction.rule),
+        Ruling::Keep(_) => None,
+    };
+    // "If we have idle LLM GPUs and script backlog": more than five.
+    assert_eq!(rule(6, 1, 1), Some("min_script_queue_for_evict"));
+    // "If script queue is huge and LLM queue is empty": more than twenty, and here no LLM is idle either.
+    assert_eq!((rule(21, 0, 0), rule(21, 1, 0)), (Some("huge_script_queue"), None));
+    // "If scripts would wait longer than LLM boot time": 3 × 45 s / 1 is more than 120 s, 2 × 45 s is not.
+    assert!(rule(3, 1, 1).is_some() && rule(2, 1, 1).is_none());
+    // The original divides by zero here.
+    assert_eq!(rule(5, 1, 0), None);
+}
+
 #[test]
 fn scripts_prefer_an_idle_gpu() {
-    let mut rig = Rig::new().gpus([24_576, 24_576]);
+    let mut rig = rig(seed(), [24_576, 24_576]);
     rig.drop_task(prompt("a")).run_until_ended("a");
     rig.drop_task(whisper("w")).run_until_ended("w");
     assert_eq!(rig.ended("w").gpu.as_deref(), Some("1"));
@@ -86,14 +119,14 @@ fn scripts_prefer_an_idle_gpu() {
 
 #[test]
 fn a_few_scripts_leave_an_llm_alone_until_they_have_waited_as_long_as_its_reload() {
-    let mut rig = Rig::new().gpus([24_576]);
+    let mut rig = rig(seed(), [24_576]);
     rig.drop_task(prompt("a")).run_until_ended("a");
     let ended = rig.now;
     rig.drop_task(whisper("w")).run_for(1_000);
     assert_eq!(rig.state(0), GpuState::LlmReady);
     insta::assert_snapshot!(
         rig.why("w"),
-        @"an LLM is loaded on every GPU that could run it, and the backlog of scripts does not yet justify unloading one (1 waiting, evicted above 5)"
+        @"an LLM is loaded on every GPU that could run it, and stays: unloading one would save the 1 waiting scripts 45 s and cost requests 160 s by their weight; one goes in 159 s at the latest"
     );
     rig.run_until("the eviction", |rig| rig.unloads() == 1);
     // 160 s is what the configuration says of qwen2.5:14b.
@@ -103,7 +136,7 @@ fn a_few_scripts_leave_an_llm_alone_until_they_have_waited_as_long_as_its_reload
 
 #[test]
 fn one_llm_goes_for_the_sixth_script_and_not_two() {
-    let mut rig = Rig::new().gpus([24_576, 24_576]);
+    let mut rig = rig(seed(), [24_576, 24_576]);
     rig.drop_tasks((0..40).map(|n| prompt(&format!("p{n}"))));
     rig.run_until("two LLMs", |rig| rig.boots() == 2).run_until_rest();
     assert_eq!((rig.state(0), rig.state(1)), (GpuState::LlmReady, GpuState::LlmReady));
@@ -114,7 +147,7 @@ fn one_llm_goes_for_the_sixth_script_and_not_two() {
 
 #[test]
 fn a_busy_llm_is_never_cut() {
-    let mut rig = Rig::new().gpus([24_576]);
+    let mut rig = rig(seed(), [24_576]);
     rig.times.llm = 30_000;
     rig.drop_task(prompt("long")).run_until("it runs", |rig| rig.state(0) == GpuState::LlmBusy);
     rig.drop_tasks((0..25).map(|n| whisper(&format!("w{n}")))).run_for(10_000);
@@ -127,9 +160,9 @@ fn a_busy_llm_is_never_cut() {
 #[test]
 fn without_the_preference_the_cheapest_llm_drains_though_another_is_idle() {
     let story = |prefer_idle: bool| {
-        let mut config = config();
+        let mut config = seed();
         config.resource_manager.eviction_policy.prefer_idle_llm_eviction = prefer_idle;
-        let mut rig = Rig::with(config).gpus([24_576, 6_000]);
+        let mut rig = rig(config, [24_576, 6_000]);
         // GPU 0 holds the 14B (160 s to reload), GPU 1 the 7B (120 s).
         rig.drop_task(prompt("big").with_model(QWEN_14B))
             .drop_task(prompt("small").with_model(QWEN_7B).gpu(model::task::GpuRequirement::Key("1".into())));
@@ -153,7 +186,7 @@ fn without_the_preference_the_cheapest_llm_drains_though_another_is_idle() {
 
 #[test]
 fn what_comes_first_by_priority_gets_the_gpu_that_becomes_free() {
-    let mut rig = Rig::new().gpus([24_576]);
+    let mut rig = rig(seed(), [24_576]);
     rig.drop_task(whisper("now")).run_until("it runs", |rig| rig.state(0) == GpuState::ScriptBusy);
     rig.drop_task(whisper("later")).drop_task(prompt("urgent").priority(5)).run_until_ended("urgent");
     assert_eq!(rig.starts(), ["now", "urgent"]);
@@ -162,7 +195,8 @@ fn what_comes_first_by_priority_gets_the_gpu_that_becomes_free() {
 
 #[test]
 fn learned_reloads_replace_the_prior() {
-    let mut rig = Rig::new().gpus([24_576]);
+    let mut rig = rig(seed(), [24_576]);
+    rig.times.boot = 5_000;
     for n in 0..3 {
         rig.drop_task(prompt(&format!("p{n}"))).run_until_ended(&format!("p{n}"));
         rig.drop_tasks((0..6).map(|w| whisper(&format!("w{n}-{w}")))).run_until_rest();
@@ -173,6 +207,7 @@ fn learned_reloads_replace_the_prior() {
     rig.drop_task(script("alone", "embed").media(600.0));
     let waits_from = rig.now;
     rig.run_until("its room", |rig| rig.unloads() == 4);
-    assert!((rig.now - waits_from).0 <= 5_000);
+    // It stays for twice its load all the same.
+    assert!((rig.now - waits_from).0 <= 10_000, "{}", rig.now - waits_from);
     assert_eq!(rig.picture().queues[&TaskClass::Script].waiting, 1);
 }

@@ -107,8 +107,13 @@ impl Rig {
     }
 
     pub(super) fn with(config: Config) -> Self {
+        Self::knowing(config, Learned::default())
+    }
+
+    /// A mind that has learned this.
+    pub(super) fn knowing(config: Config, learned: Learned) -> Self {
         Self {
-            world: World::new(config.clone(), Learned::default()),
+            world: World::new(config.clone(), learned),
             now: Millis(1_000),
             config,
             log: Vec::new(),
@@ -213,12 +218,29 @@ impl Rig {
                 return plan.wake_at;
             }
             for action in plan.actions {
+                self.check_eviction(&action);
                 self.tell(Event::Issued(Box::new(action.clone())));
                 self.log.push((self.now, action.clone()));
                 self.carry_out(action);
             }
         }
         panic!("the plan never comes to rest: {:?}", &self.log[self.log.len() - 10..]);
+    }
+
+    /// No LLM makes room that is busy, pinned or loaded moments ago, nor for a task that would not fit then.
+    fn check_eviction(&self, action: &Action) {
+        let Action::Reserve { gpu, task_id, until } = action else { return };
+        let gpu = &self.world.gpus[gpu];
+        let worker = self.world.worker_on(gpu).expect("a worker");
+        assert_eq!(gpu.state, GpuState::LlmReady, "it runs nothing");
+        assert_eq!(self.world.units_on(worker).filter(|unit| unit.is_live()).count(), 0);
+        let entry = self.world.queue.by_id(task_id).next().expect("it waits");
+        let shape = &self.world.queue.get(entry).expect("known").shape;
+        assert!(shape.host().is_none() || self.world.takes_scripts(gpu), "it is pinned");
+        assert!(!self.world.has_brain_role(gpu) || self.world.takes_scripts(gpu), "it is pinned");
+        assert!(self.world.settled_at(gpu, worker, self.now) <= self.now, "it was loaded moments ago");
+        assert!(gpu.has_room_for(shape), "it would not fit");
+        assert!(*until > self.now);
     }
 
     /// Thinks and lets time pass until `done`; panics after two virtual hours.

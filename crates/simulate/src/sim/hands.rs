@@ -13,7 +13,8 @@ use crate::arm::Stage;
 impl Sim {
     /// Carries out one action; false where the disk is full.
     pub(super) fn carry_out(&mut self, action: Action) -> bool {
-        let writes = !matches!(action, Action::Say(_) | Action::ShowRunning { .. } | Action::Launch { .. });
+        let told = matches!(action, Action::Say(_) | Action::Reserve { .. } | Action::ReadAhead { .. });
+        let writes = !told && !matches!(action, Action::ShowRunning { .. } | Action::Launch { .. });
         if self.disk_is_full && writes && self.dice.chance(0.7) {
             self.undone(action, "no space left on device");
             return false;
@@ -36,7 +37,10 @@ impl Sim {
 
     fn attempt(&mut self, action: &Action) -> Result<(), String> {
         match action {
-            Action::Say(_) | Action::ShowRunning { .. } => {}
+            Action::Say(_)
+            | Action::Reserve { .. }
+            | Action::ReadAhead { .. }
+            | Action::ShowRunning { .. } => {}
             Action::Launch { gpu } => {
                 let number =
                     gpu.as_ref().and_then(|uuid| self.facts.iter().position(|facts| facts.uuid == *uuid));

@@ -9,9 +9,7 @@ use crate::plan::fill::Left;
 use crate::queue::{Line, Shape};
 
 /// What an unload takes where it was not measured.
-const UNLOAD_PRIOR: Millis = Millis::from_secs(5);
-/// What an LLM holds where its configuration does not say, in MiB.
-const MIB_PRIOR: u64 = 8_192;
+pub(super) const UNLOAD_PRIOR: Millis = Millis::from_secs(5);
 
 /// Scripts that wait and for which nothing is on its way.
 pub(in crate::plan) struct Backlog<'w> {
@@ -36,6 +34,22 @@ impl Waiting<'_> {
             Millis((now - self.still_since).0.saturating_mul(i64::try_from(self.count).unwrap_or(i64::MAX)));
         self.line.map_or(alone, |line| line.waited(now))
     }
+}
+
+/// Why there is nothing to rule on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::plan) enum Unfit {
+    /// No script waits, or no LLM stands where one could run.
+    Nobody,
+    /// `reserve_for_chat` keeps all that are loaded.
+    Reserved,
+    /// All were loaded too recently.
+    Young {
+        /// The desk of the one that may go first.
+        at: usize,
+        /// When.
+        until: Millis,
+    },
 }
 
 /// The facts, and the desk of each candidate.
@@ -88,6 +102,17 @@ impl<'w> Backlog<'w> {
         self.count = self.count.saturating_sub(count);
     }
 
+    /// How many of them there are.
+    pub(super) const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The one that would run on a desk: of those that could, the one whose line waits longest.
+    pub(super) fn first_on(&self, desk: &Desk<'_>) -> Option<&'w Task> {
+        let mut able = self.lines.iter().filter(|waiting| desk.gpu.has_room_for(waiting.shape));
+        able.next().map(|waiting| waiting.task)
+    }
+
     fn fits(&self, desk: &Desk<'_>) -> bool {
         self.lines.iter().any(|waiting| desk.gpu.has_room_for(waiting.shape))
     }
@@ -130,14 +155,11 @@ fn mean_time(draft: &Draft<'_>, waiting: &Waiting<'_>) -> Millis {
     world.memory.run(&world.config, &task, None, None).p50
 }
 
-/// The facts as this draft has them; none where no script waits or no LLM may go.
-pub(super) fn facts(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Option<Facts> {
+/// The facts as this draft has them.
+pub(super) fn facts(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Result<Facts, Unfit> {
     let world = draft.world;
-    let first = backlog.lines.first().filter(|_| backlog.count > 0)?;
-    let (candidates, desks): (Vec<Candidate>, Vec<usize>) = candidates(draft, backlog).into_iter().unzip();
-    if candidates.is_empty() {
-        return None;
-    }
+    let first = backlog.lines.first().filter(|_| backlog.count > 0).ok_or(Unfit::Nobody)?;
+    let (candidates, desks): (Vec<Candidate>, Vec<usize>) = candidates(draft, backlog)?.into_iter().unzip();
     let llms = world.queue.lines().filter(|(shape, _)| shape.class() == TaskClass::Llm);
     let llms: u64 = llms.map(|(_, line)| line.len()).sum();
     let started = draft.spoken_for.iter().filter(|entry| entry.class == TaskClass::Llm).count() as u64;
@@ -159,7 +181,8 @@ pub(super) fn facts(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Option<Facts> {
         booting_llms: count(&|desk| desk.llm.as_ref().is_some_and(|llm| !llm.ready)),
         idle_llms: count(&|desk| desk.is_idle_llm() && world.takes_scripts(desk.gpu)),
         llm_slots: slots.map(|llm| u64::from(llm.parallel)).min().unwrap_or(1),
-        requests_per_s: world.demand.per_second(draft.now, None),
+        requests_per_s: world.requests_per_s(draft.now),
+        rate_until: world.demand.rate_until(draft.now),
         request_time: world.memory.request_time(model),
         since_request: world.demand.last().map(|last| draft.now - last),
         unload_time: UNLOAD_PRIOR,
@@ -169,21 +192,35 @@ pub(super) fn facts(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Option<Facts> {
             .map_or(Millis::ZERO, |host| world.memory.host_boot(&world.config, host).p50),
         candidates,
     };
-    Some(Facts { facts, desks })
+    Ok(Facts { facts, desks })
 }
 
 /// LLMs that may go, those first that should where nothing else tells them apart.
-fn candidates(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Vec<(Candidate, usize)> {
+fn candidates(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Result<Vec<(Candidate, usize)>, Unfit> {
     let world = draft.world;
     let able = (0..draft.desks.len()).filter(|at| {
         let desk = &draft.desks[*at];
         let loaded = desk.llm.as_ref().is_some_and(|llm| llm.ready);
         loaded && !desk.taken && world.takes_scripts(desk.gpu) && backlog.fits(desk)
     });
-    let mut found: Vec<(Candidate, usize)> =
-        able.filter_map(|at| Some((candidate(draft, at)?, at))).collect();
+    let able: Vec<usize> = able.collect();
+    let reserved = u64::from(world.config.resource_manager.eviction_policy.reserve_for_chat);
+    let have = draft.desks.iter().filter(|desk| desk.llm.is_some() && !desk.taken).count() as u64;
+    if able.is_empty() {
+        return Err(Unfit::Nobody);
+    }
+    if have <= reserved {
+        return Err(Unfit::Reserved);
+    }
+    let settled_at = |at: usize| world.settled_at(draft.desks[at].gpu, draft.desks[at].worker, draft.now);
+    let settled = able.iter().filter(|at| settled_at(**at) <= draft.now);
+    let mut found: Vec<_> = settled.filter_map(|at| Some((candidate(draft, *at)?, *at))).collect();
+    if found.is_empty() {
+        let first = able.into_iter().map(|at| (settled_at(at), at)).min();
+        return Err(first.map_or(Unfit::Nobody, |(until, at)| Unfit::Young { at, until }));
+    }
     found.sort_by_key(|(one, at)| (one.running, one.credit, !one.misplaced, one.idle_since, *at));
-    found
+    Ok(found)
 }
 
 fn candidate(draft: &Draft<'_>, at: usize) -> Option<Candidate> {
@@ -192,7 +229,6 @@ fn candidate(draft: &Draft<'_>, at: usize) -> Option<Candidate> {
     let llm = desk.llm.as_ref()?;
     let reload_time = world.memory.llm_boot(&world.config, llm.preset, llm.model).p50;
     let entry = world.config.models.get(llm.model);
-    let mib = entry.and_then(|entry| entry.mib).unwrap_or(MIB_PRIOR).max(1);
     let role = world.config.role(&desk.gpu.key());
     Some(Candidate {
         uuid: desk.gpu.facts.uuid.clone(),
@@ -202,7 +238,7 @@ fn candidate(draft: &Draft<'_>, at: usize) -> Option<Candidate> {
         free_at: free_at(draft, desk),
         idle_since: desk.gpu.idle_since,
         reload_time,
-        credit: reload_time.0.unsigned_abs().saturating_mul(1_024) / mib,
+        credit: world.credit(desk.gpu).unwrap_or_default(),
         misplaced: role.is_some() && entry.is_none_or(|entry| entry.role != role),
     })
 }

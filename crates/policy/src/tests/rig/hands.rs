@@ -5,7 +5,7 @@ use super::*;
 impl Rig {
     pub(in crate::tests) fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Say(_) => {}
+            Action::Say(_) | Action::Reserve { .. } | Action::ReadAhead { .. } => {}
             Action::Launch { gpu } => {
                 let launch = format!("launch-{}", self.log.len());
                 self.tell(Event::Launched { launch: launch.clone(), gpu: gpu.clone() });
