@@ -5,6 +5,7 @@ mod batch;
 mod chat;
 mod deaths;
 mod exclusive;
+mod foresight;
 mod on_complete;
 mod pause;
 mod prompt;

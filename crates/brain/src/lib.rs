@@ -20,6 +20,7 @@ mod batches;
 mod body;
 mod ending;
 mod flush;
+mod foresight;
 mod hands;
 mod hour;
 mod inbox;

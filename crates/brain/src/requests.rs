@@ -17,6 +17,7 @@ use spool::request::Requests as Counter;
 use uuid::Uuid;
 
 use crate::batches::Batches;
+use crate::foresight;
 use crate::queues::Queues;
 
 /// A cancel whose tasks have not all ended.
@@ -66,6 +67,7 @@ impl Requests {
             tracing::info!(verb = ?asked.verb, by = asked.by, ids = ?asked.ids, "asked");
             match asked.verb {
                 Verb::Why => self.why(id, &asked, view),
+                Verb::Eta => self.eta(id, &asked, view),
                 Verb::Cancel => self.cancel(id, &asked, view, &mut events),
                 Verb::Pause | Verb::Resume => self.pause(id, &asked, view, &mut events),
                 Verb::Down => events.push(self.down(id, &asked)),
@@ -96,7 +98,35 @@ impl Requests {
     fn why(&mut self, id: Uuid, asked: &Request, view: &View<'_>) {
         let about: Vec<AboutTask> = asked.ids.iter().map(|name| self.why_one(name, view)).collect();
         let ok = about.iter().all(|one| one.outcome != "unknown");
-        self.answer(id, &Answer { ok, about, message: String::new() });
+        self.answer(id, &Answer { ok, about, ..Answer::default() });
+    }
+
+    fn eta(&mut self, id: Uuid, asked: &Request, view: &View<'_>) {
+        let answer = if asked.ids.is_empty() {
+            foresight::everything(view.world, clock::now())
+        } else {
+            let about: Vec<AboutTask> = asked.ids.iter().map(|name| self.eta_of(name, view)).collect();
+            Answer { ok: about.iter().all(|one| one.outcome != "unknown"), about, ..Answer::default() }
+        };
+        self.answer(id, &answer);
+    }
+
+    /// As `why`, with start and end; a batch by its name.
+    fn eta_of(&self, name: &str, view: &View<'_>) -> AboutTask {
+        let now = clock::now();
+        if let Some(batch) = BatchId::new(name).ok().filter(|batch| view.batches.is_live(batch)) {
+            let expected = policy::batch_eta(view.world, now, &batch);
+            let expected = expected.map(|expected| foresight::from_now(&expected, now));
+            let outcome = if expected.as_ref().is_some_and(|expected| expected.starts_in_s <= 0.0) {
+                "running"
+            } else {
+                "waiting"
+            };
+            return AboutTask { task_id: None, expected, ..about(name, outcome, None, None) };
+        }
+        let expected = TaskId::new(name).ok().and_then(|task| policy::eta(view.world, now, &task));
+        let expected = expected.map(|expected| foresight::from_now(&expected, now));
+        AboutTask { expected, ..self.why_one(name, view) }
     }
 
     fn why_one(&self, name: &str, view: &View<'_>) -> AboutTask {
@@ -119,7 +149,10 @@ impl Requests {
                 Place::Processing => about(name, "running", None, None),
                 _ => about(name, "already_ended", None, None),
             },
-            None => about(name, "unknown", None, None),
+            None => match policy::why_gpu(view.world, now, name) {
+                Some(gpu) => AboutTask { task_id: None, gpu: Some(gpu), ..about(name, "gpu", None, None) },
+                None => about(name, "unknown", None, None),
+            },
         }
     }
 
@@ -177,7 +210,7 @@ impl Requests {
         }
         let wanted = if paused { ["paused", "already_paused"] } else { ["resumed", "not_paused"] };
         let ok = told.iter().all(|one| wanted.contains(&one.outcome.as_str()));
-        self.answer(id, &Answer { ok, about: told, message: String::new() });
+        self.answer(id, &Answer { ok, about: told, ..Answer::default() });
     }
 
     fn where_is(&self, task: &TaskId) -> &'static str {
@@ -216,7 +249,7 @@ impl Requests {
             let ok = owed.about.iter().all(|one| one.outcome == "cancelled");
             let cancelled = owed.about.iter().filter(|one| one.outcome == "cancelled").count();
             let message = format!("{cancelled} of {} cancelled", owed.about.len());
-            self.answer(owed.request, &Answer { ok, about: owed.about, message });
+            self.answer(owed.request, &Answer { ok, about: owed.about, message, ..Answer::default() });
         }
     }
 
@@ -224,7 +257,7 @@ impl Requests {
     pub(crate) fn freed(&mut self) {
         for id in std::mem::take(&mut self.down) {
             let message = "the machine is free: nothing runs, no model is loaded".to_owned();
-            self.answer(id, &Answer { ok: true, about: Vec::new(), message });
+            self.answer(id, &Answer { ok: true, message, ..Answer::default() });
         }
     }
 }
@@ -236,5 +269,6 @@ fn about(id: &str, outcome: &str, reason: Option<ReasonTold>, starts_in_s: Optio
         outcome: outcome.to_owned(),
         reason,
         starts_in_s,
+        ..AboutTask::default()
     }
 }

@@ -60,8 +60,10 @@ pub(crate) enum Command {
     Resume(verb::pause::Options),
     /// Queue failed tasks again.
     Retry(verb::retry::Options),
-    /// Say why a task waits, and when it is expected to start.
+    /// Say why a task waits, or why a GPU does what it does.
     Why(verb::why::Options),
+    /// Say when tasks and batches are expected to start and to end.
+    Eta(verb::eta::Options),
     /// Validate task, configuration or manifest files without queueing anything.
     Check(verb::check::Options),
     /// Remove finished records and logs.

@@ -25,6 +25,8 @@ pub(crate) const WIDTH_DEFAULT: usize = 100;
 const WIDTHS: std::ops::RangeInclusive<usize> = 66..=120;
 /// More batches than these are counted, not listed.
 const BATCHES_SHOWN: usize = 4;
+/// So many of the last decisions are shown; the journal has them all.
+const SAID_SHOWN: usize = 4;
 /// More notices than these are counted, not listed.
 const NOTICES_SHOWN: usize = 4;
 
@@ -61,6 +63,7 @@ pub(crate) fn draw(frame: &Frame<'_>) -> String {
     if let Some(picture) = frame.picture {
         batches(frame, &picture.batches, &mut paper);
         heads(frame, picture, &mut paper);
+        lately(frame, picture, &mut paper);
         notices(picture, &mut paper);
     }
     paper.bottom();
@@ -169,6 +172,18 @@ fn heads(frame: &Frame<'_>, picture: &Picture, paper: &mut Paper) {
             _ => String::new(),
         };
         paper.wrapped(&format!("Next {class}: "), &format!("{}: {}{start}", head.task_id, head.reason.text));
+    }
+}
+
+/// What was decided last.
+fn lately(frame: &Frame<'_>, picture: &Picture, paper: &mut Paper) {
+    let first = picture.said.len().saturating_sub(SAID_SHOWN);
+    if picture.said.len() > first {
+        paper.rule();
+    }
+    for said in picture.said.iter().skip(first) {
+        let at = said.at.with_timezone(&frame.zone).format("%H:%M:%S");
+        paper.wrapped(&format!("{at} "), &said.text);
     }
 }
 

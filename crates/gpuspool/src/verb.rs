@@ -4,6 +4,7 @@ pub(crate) mod cancel;
 pub(crate) mod check;
 pub(crate) mod clean;
 pub(crate) mod down;
+pub(crate) mod eta;
 pub(crate) mod logs;
 pub(crate) mod pause;
 pub(crate) mod result;
@@ -45,6 +46,7 @@ pub(crate) fn carry_out(asked: &GpuSpool, console: &mut Console<'_>) -> Result<u
         Command::Resume(options) => pause::run(options, false, &settings, console),
         Command::Retry(options) => retry::run(options, &settings, console),
         Command::Why(options) => why::run(options, &settings, console),
+        Command::Eta(options) => eta::run(options, &settings, console),
         Command::Clean(options) => clean::run(options, &settings, console),
         Command::Check(_) | Command::Schema(_) | Command::Simulate(_) => Ok(crate::failure::exit::OK),
     }

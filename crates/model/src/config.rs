@@ -237,6 +237,24 @@ pub enum GpuRole {
     WorkerOrScript,
 }
 
+impl GpuRole {
+    /// Its name in files.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BrainPrimary => "brain_primary",
+            Self::BrainSecondary => "brain_secondary",
+            Self::WorkerOrScript => "worker_or_script",
+        }
+    }
+}
+
+impl std::fmt::Display for GpuRole {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// When a loaded LLM makes room for scripts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]

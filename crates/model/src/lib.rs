@@ -7,6 +7,7 @@ pub mod batch;
 pub mod config;
 pub mod fault;
 pub mod gpu;
+pub mod gpu_reason;
 pub mod id;
 pub mod json;
 pub mod kind;
@@ -23,6 +24,7 @@ pub mod validate;
 
 pub use config::Config;
 pub use fault::{Code, Fault};
+pub use gpu_reason::GpuReason;
 pub use id::{AttemptKey, BatchId, GpuUuid, TaskId, WorkerId};
 pub use kind::{
     Durability, FailureClass, GpuMode, GpuState, Health, InventorySource, Mode, Priority, Status, TaskClass,

@@ -16,6 +16,9 @@ pub const PICTURE_SCHEMA_VERSION: u32 = 1;
 /// How many past states of a GPU are shown.
 pub const TRANSITIONS_SHOWN: usize = 16;
 
+/// How many of the latest decisions are shown.
+pub const SAID_SHOWN: usize = 16;
+
 /// `gpu_state.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Picture {
@@ -57,9 +60,27 @@ pub struct Picture {
     /// Impossible things that were seen, by name; normally empty.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub anomalies: BTreeMap<String, u64>,
+    /// What was decided lately, the latest last: at most 16 sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub said: Vec<SaidPicture>,
     /// Things a person should look at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
+}
+
+/// One sentence about a decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SaidPicture {
+    /// When it was said.
+    pub at: Timestamp,
+    /// Key of the GPU it is about, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
+    /// The sentence.
+    pub text: String,
+    /// Whether somebody should look at it.
+    #[serde(default)]
+    pub warning: bool,
 }
 
 /// One GPU.

@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::id::TaskId;
+use crate::gpu_reason::GpuReason;
+use crate::id::{BatchId, TaskId};
+use crate::kind::TaskClass;
 use crate::reason::ReasonTold;
 
 /// `brain/requests/<uuid>.json`.
@@ -37,31 +39,39 @@ pub enum Verb {
     Resume,
     /// Free the machine.
     Down,
-    /// Say why tasks wait.
+    /// Say why tasks wait, and why GPUs do what they do.
     Why,
+    /// Say when tasks and batches start and end; without ids, when the queues and all batches do.
+    Eta,
 }
 
 /// `brain/answers/<uuid>.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Answer {
     /// Whether all of it was done.
     pub ok: bool,
     /// What came of each id.
     #[serde(default)]
     pub about: Vec<AboutTask>,
+    /// `eta` without ids: the queues.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queues: Vec<AboutQueue>,
+    /// `eta` without ids: live batches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub batches: Vec<AboutBatch>,
     /// One sentence.
     pub message: String,
 }
 
 /// What came of one id.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AboutTask {
     /// The id as asked.
     pub id: String,
     /// The task, where one was found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_id: Option<TaskId>,
-    /// What was done: `cancelled`, `stopping`, `already_ended`, `unknown`, `waiting`, `running`, `paused`, `resumed`,
+    /// What was done: `cancelled`, `stopping`, `already_ended`, `unknown`, `waiting`, `running`, `gpu`, `paused`, `resumed`,
     /// `already_paused`, `not_paused`, `not_a_batch`, `failed`.
     pub outcome: String,
     /// Why it waits.
@@ -70,4 +80,52 @@ pub struct AboutTask {
     /// Expected start in seconds from now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub starts_in_s: Option<f64>,
+    /// `eta`: start and end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<ExpectedIn>,
+    /// `why` of a GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuReason>,
+}
+
+/// When something is expected to start and to end, in seconds from now; what has begun starts below zero.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ExpectedIn {
+    /// Half of the time it has started by then.
+    pub starts_in_s: f64,
+    /// Half of the time it has ended by then.
+    pub ends_in_s: f64,
+    /// If everything takes as long as nine times of ten it does not exceed, it starts then.
+    pub starts_in_p90_s: f64,
+    /// And ends then.
+    pub ends_in_p90_s: f64,
+    /// Key of the GPU, or `cpu`, where one is foreseen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+}
+
+/// A queue, and when it is expected to be empty.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AboutQueue {
+    /// Which.
+    pub class: TaskClass,
+    /// Tasks in its folders.
+    pub waiting: u64,
+    /// Of those, tasks of which nobody can say when they start.
+    pub held: u64,
+    /// Its first start and its last end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<ExpectedIn>,
+}
+
+/// A live batch, and when it is expected to be over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AboutBatch {
+    /// Which.
+    pub batch_id: BatchId,
+    /// Items that have not ended.
+    pub remaining: u64,
+    /// Its first start from now on and its last end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<ExpectedIn>,
 }

@@ -66,6 +66,10 @@ pub enum Saying {
         "GPU {gpu}: {model} is loaded: no script waits, and {per_minute:.1} requests a minute make use of {target} LLMs, {have} are loaded"
     )]
     ScalesUp { gpu: String, model: String, have: u64, target: u64, per_minute: f64 },
+    #[error("{task} was refused: {why}")]
+    Refused { task: TaskId, why: String },
+    #[error("{task} cannot start here as things are, and waits: {why}")]
+    CannotStart { task: TaskId, why: String },
 }
 
 /// How far something is, as part of a sentence.
@@ -77,7 +81,32 @@ impl Saying {
     /// Whether somebody should look at it.
     #[must_use]
     pub const fn is_warning(&self) -> bool {
-        matches!(self, Self::RamLow { .. })
+        matches!(self, Self::RamLow { .. } | Self::Refused { .. } | Self::CannotStart { .. })
+    }
+
+    /// Whether it is said of every task that comes and goes: such lines would crowd the others out.
+    #[must_use]
+    pub const fn is_routine(&self) -> bool {
+        matches!(self, Self::Assigned { .. } | Self::Released { .. } | Self::AllBusy { .. })
+    }
+
+    /// Key of the GPU it is about, where it is about one.
+    #[must_use]
+    pub fn gpu(&self) -> Option<&str> {
+        match self {
+            Self::Slots { gpu, .. }
+            | Self::Assigned { gpu, .. }
+            | Self::Released { gpu, .. }
+            | Self::LentToChat { gpu, .. }
+            | Self::BackFromChat { gpu, .. }
+            | Self::LeavesBatch { gpu, .. }
+            | Self::Yields { gpu, .. }
+            | Self::Evicts { gpu, .. }
+            | Self::Swaps { gpu, .. }
+            | Self::Prewarms { gpu, .. }
+            | Self::ScalesUp { gpu, .. } => Some(gpu),
+            _ => None,
+        }
     }
 
     /// The line of a log.

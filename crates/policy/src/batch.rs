@@ -3,10 +3,10 @@
 use model::{BatchId, GpuMode, Millis};
 
 use crate::event::BatchFacts;
+use crate::forecast::{Pace, expected_end};
 use crate::learn::run_name_of;
 use crate::queue::BatchTally;
 use crate::unit::Unit;
-use crate::why::expected_end;
 use crate::world::World;
 
 /// How long an exclusive batch without a single known item keeps the GPUs: longer than its expansion into the queue
@@ -51,7 +51,7 @@ impl World {
         let mut work = Work { known: true, ..Work::default() };
         for unit in self.units_of_batch(id) {
             let Some(worker) = self.workers.get(&unit.worker) else { continue };
-            let left = (expected_end(self, now, worker, unit) - now).as_secs_f64().max(0.0);
+            let left = (expected_end(self, now, worker, unit, Pace::Usual) - now).as_secs_f64().max(0.0);
             work.running += 1;
             work.running_s += left;
             work.longest_s = work.longest_s.max(left);

@@ -6,6 +6,7 @@
 //! plan_by(&World, now, judge) choices    the same, with a rule of eviction that somebody brings along
 //! picture(&World, now, …)     view       what everybody looks at
 //! why(&World, now, id)        reason     the one sentence about anything that waits
+//! eta(&World, now, id)        forecast   when it is expected to start and to end
 //! breaches(&World)            law        what must never be; checked after each step of the property tests
 //! ```
 //!
@@ -21,6 +22,7 @@ mod demand;
 mod ended;
 mod evict;
 mod exclusive;
+mod forecast;
 mod gpu;
 mod launch;
 mod law;
@@ -41,6 +43,7 @@ mod tests;
 mod turn;
 mod unit;
 mod why;
+mod why_gpu;
 mod worker;
 mod world;
 mod yields;
@@ -50,10 +53,12 @@ pub use event::{BatchFacts, Event};
 pub use evict::{
     Candidate, CostBenefit, Eviction, EvictionFacts, Judge, Keeping, Ruling, ScriptsWaiting, Thresholds,
 };
+pub use forecast::{BatchForecast, Expected, QueueForecast, batch_eta, eta, forecast};
 pub use law::{Breach, breaches};
 pub use learn::Estimate;
 pub use picture::{PictureFrame, picture};
 pub use plan::{plan, plan_by};
 pub use state::{Cue, Illegal, next};
 pub use why::why;
+pub use why_gpu::why_gpu;
 pub use world::{AttemptView, Rest, World};

@@ -49,6 +49,11 @@ impl Parked {
         self.by_class.values().filter_map(of_class).min()
     }
 
+    /// All of them: class by class, by time.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.by_class.values().flatten().map(|(_, entry)| entry)
+    }
+
     /// The first of a class, by its time.
     pub(crate) fn first_of(&self, class: TaskClass) -> Option<&Entry> {
         self.by_class.get(&class)?.first().map(|(_, entry)| entry)

@@ -6,16 +6,17 @@ use std::collections::BTreeMap;
 
 use model::picture::{
     BatchPicture, CpuPicture, GpuPicture, HeadPicture, PICTURE_SCHEMA_VERSION, Picture, QueuePicture,
-    Resident, SlotPicture, VramPicture,
+    Resident, SAID_SHOWN, SaidPicture, SlotPicture, VramPicture,
 };
-use model::{BatchId, GpuState, InventorySource, Millis, Priority, TaskClass, Timestamp};
+use model::{BatchId, Entry, GpuState, InventorySource, Millis, Priority, TaskClass, Timestamp};
 
 use crate::batch::Batch;
+use crate::forecast::{self, Pace, expected_end};
 use crate::gpu::Gpu;
 use crate::plan::plan;
 use crate::queue::Shape;
 use crate::unit::Unit;
-use crate::why::{expected_end, reason_of};
+use crate::why::reason_of;
 use crate::worker::{Llm, Worker};
 use crate::world::World;
 
@@ -34,9 +35,9 @@ pub struct PictureFrame {
 
 /// What one moment is called by both clocks.
 #[derive(Clone, Copy)]
-struct Moment {
-    now: Millis,
-    wall: Timestamp,
+pub(crate) struct Moment {
+    pub now: Millis,
+    pub wall: Timestamp,
 }
 
 impl Moment {
@@ -76,18 +77,19 @@ pub fn picture(world: &World, now: Millis, wall: Timestamp, frame: PictureFrame)
         leases: BTreeMap::new(),
         ended: world.ended,
         anomalies: world.anomalies.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+        said: said(world, moment),
         notices: notices(world),
     }
 }
 
 /// What waits of the batches that have the GPUs for themselves; none outside exclusive mode.
-fn wanted_by_batches(world: &World, now: Millis) -> Option<Vec<&Shape>> {
+pub(crate) fn wanted_by_batches(world: &World, now: Millis) -> Option<Vec<&Shape>> {
     let exclusive = world.exclusive(now)?;
     let lines = world.queue.lines().map(|(shape, _)| shape);
     Some(lines.filter(|shape| exclusive.has(shape.batch.as_ref())).collect())
 }
 
-fn gpu_picture(world: &World, gpu: &Gpu, moment: Moment, wanted: Option<&[&Shape]>) -> GpuPicture {
+pub(crate) fn gpu_picture(world: &World, gpu: &Gpu, moment: Moment, wanted: Option<&[&Shape]>) -> GpuPicture {
     let worker = world.worker_on(gpu);
     let (state, since) = gpu.state_at(moment.now);
     let mut units: Vec<&Unit> = worker
@@ -149,7 +151,8 @@ fn worker_pid(worker: Option<&Worker>) -> Option<u32> {
 }
 
 fn slot(world: &World, worker: &Worker, unit: &Unit, moment: Moment) -> SlotPicture {
-    let eta = unit.running_since().map(|_| expected_end(world, moment.now, worker, unit) - moment.now);
+    let eta =
+        unit.running_since().map(|_| expected_end(world, moment.now, worker, unit, Pace::Usual) - moment.now);
     SlotPicture {
         task_id: unit.key.task_id.clone(),
         attempt: unit.key.attempt,
@@ -253,17 +256,20 @@ fn cpu_picture(world: &World, moment: Moment) -> CpuPicture {
 
 fn queues(world: &World, moment: Moment) -> BTreeMap<TaskClass, QueuePicture> {
     let heads = plan(world, moment.now).heads;
+    let entry_of = |task_id, class| world.queue.by_id(task_id).find(|entry| entry.class == class);
+    let head_of = |class| heads.iter().find_map(|(task_id, _)| entry_of(task_id, class));
+    let wanted: Vec<&Entry> = TaskClass::ALL.into_iter().filter_map(head_of).collect();
+    let starts = forecast::starts(world, moment.now, &wanted);
     TaskClass::ALL
         .into_iter()
         .map(|class| {
             let count = |priority: Priority| world.queue.in_folder((class, priority));
-            let head = heads.iter().find_map(|(task_id, _)| {
-                let entry = world.queue.by_id(task_id).find(|entry| entry.class == class)?;
-                let (reason, eta) = reason_of(world, moment.now, world.queue.get(entry)?);
+            let head = head_of(class).and_then(|entry| {
+                let item = world.queue.get(entry)?;
                 Some(HeadPicture {
-                    task_id: task_id.clone(),
-                    reason: reason.told(),
-                    eta: eta.map(|at| moment.of(at)),
+                    task_id: item.task.task_id.clone(),
+                    reason: reason_of(world, moment.now, item).told(),
+                    eta: starts.get(entry).map(|at| moment.of(*at)),
                 })
             });
             let by_priority =
@@ -288,6 +294,18 @@ fn batch_picture(world: &World, batch: &Batch, moment: Moment) -> BatchPicture {
         gpus: world.gpus_of_batch(&facts.batch_id),
         eta: eta.map(|at| moment.of(at)),
     }
+}
+
+/// What was decided lately.
+fn said(world: &World, moment: Moment) -> Vec<SaidPicture> {
+    let first = world.said.len().saturating_sub(SAID_SHOWN);
+    let shown = world.said.iter().skip(first).map(|said| SaidPicture {
+        at: moment.of(said.at),
+        gpu: said.saying.gpu().map(str::to_owned),
+        text: said.saying.to_string(),
+        warning: said.saying.is_warning(),
+    });
+    shown.collect()
 }
 
 impl World {

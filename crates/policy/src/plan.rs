@@ -38,9 +38,11 @@ use model::config::EvictionRule;
 use crate::action::Plan;
 use crate::evict::{CostBenefit, Judge, Thresholds};
 use crate::world::World;
+pub(crate) use agenda::Agenda;
 use draft::Draft;
 pub(crate) use engine::boots_until;
-pub(crate) use evict::kept;
+pub(crate) use evict::{Outlook, kept};
+pub(crate) use stream::longest_first;
 
 /// What should be done now. Each action is `Issued` before it is carried out, and is not chosen again after that.
 #[must_use]
@@ -54,6 +56,11 @@ pub(crate) fn judge_of(rule: EvictionRule) -> &'static dyn Judge {
         EvictionRule::CostBenefit => &CostBenefit,
         EvictionRule::Thresholds => &Thresholds,
     }
+}
+
+/// When an LLM makes room for the scripts that wait, by the rule in force; for a forecast.
+pub(crate) fn eviction_outlook(world: &World, now: Millis) -> Outlook {
+    evict::outlook(&Draft::new(world, now), judge_of(world.config.resource_manager.eviction_policy.rule))
 }
 
 /// What should be done now, where this judge says which LLMs make room for scripts.

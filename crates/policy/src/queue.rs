@@ -117,6 +117,8 @@ pub(crate) struct Queued {
     pub cancelled: bool,
     /// Its shape.
     pub shape: Shape,
+    /// Whether was said that it cannot start here as things are.
+    pub told: bool,
 }
 
 impl Queued {
@@ -438,6 +440,15 @@ impl Queue {
         !entries.is_empty()
     }
 
+    /// Notes of a task that was said why it cannot start.
+    pub(crate) fn note_told(&mut self, task_id: &TaskId) {
+        for entry in self.by_id.get(task_id).into_iter().flatten() {
+            if let Some(item) = self.items.get_mut(entry) {
+                item.told = true;
+            }
+        }
+    }
+
     /// Replaces the folder counts.
     pub(crate) fn count(&mut self, counts: &BTreeMap<(TaskClass, Priority), u64>) {
         self.unparsed = counts
@@ -517,6 +528,11 @@ impl Queue {
     /// When the next parked task after `now` may start.
     pub(crate) fn next_due(&self, now: Millis) -> Option<Millis> {
         self.parked.next_after(now)
+    }
+
+    /// Tasks that are not to start yet: class by class, by time.
+    pub(crate) fn parked(&self) -> impl Iterator<Item = &Entry> {
+        self.parked.iter()
     }
 
     /// The first parked task of a class, by time.

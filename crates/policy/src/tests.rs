@@ -9,6 +9,7 @@ mod choice;
 mod endings;
 mod evictions;
 mod fairness;
+mod foresight;
 mod launches;
 mod laws;
 mod levels;

@@ -2,10 +2,10 @@
 //!
 //! Not here: choices; a reason never changes what happens.
 
-use model::reason::Ahead;
 use model::{GpuState, Millis, Reason, TaskId};
 
 use crate::ahead::Standing;
+use crate::forecast::{self, Pace};
 use crate::gpu::Gpu;
 use crate::model_choice::{choose, exists_somewhere};
 use crate::place;
@@ -22,7 +22,8 @@ pub fn why(world: &World, now: Millis, task_id: &TaskId) -> Option<(Reason, Opti
         return Some((of_unit(world, now, unit), unit.running_since()));
     }
     if let Some(item) = world.queue.by_id(task_id).find_map(|entry| world.queue.get(entry)) {
-        return Some(reason_of(world, now, item));
+        let start = forecast::eta(world, now, task_id).map(|expected| expected.start);
+        return Some((reason_of(world, now, item), start));
     }
     let in_hand = world.claims.values().any(|claim| claim.task.task_id == *task_id)
         || world.failing.values().any(|item| item.task.task_id == *task_id);
@@ -38,32 +39,32 @@ fn of_unit(world: &World, now: Millis, unit: &Unit) -> Reason {
     }
 }
 
-/// Why a queued task waits, and when it is expected to start.
-pub(crate) fn reason_of(world: &World, now: Millis, item: &Queued) -> (Reason, Option<Millis>) {
+/// Why a queued task waits.
+pub(crate) fn reason_of(world: &World, now: Millis, item: &Queued) -> Reason {
     if world.down.is_some() {
-        return (Reason::ShuttingDown, None);
+        return Reason::ShuttingDown;
     }
     if item.cancelled {
-        return (Reason::Held { detail: "somebody asked for its end".into() }, None);
+        return Reason::Held { detail: "somebody asked for its end".into() };
     }
     if let Some(batch) = item.shape.batch.as_ref().filter(|_| world.queue.is_paused(&item.shape)) {
-        return (Reason::BatchPaused { batch: batch.to_string() }, None);
+        return Reason::BatchPaused { batch: batch.to_string() };
     }
     if let Some(time) = item.not_before.filter(|time| *time > now) {
-        return (of_parked(item, (time - now).as_secs_f64()), Some(time));
+        return of_parked(item, (time - now).as_secs_f64());
     }
     if item.shape.in_cpu_lane() {
         return of_cpu_lane(world, now, item);
     }
     if world.inventory.is_none() {
-        return (Reason::NoWorker, None);
+        return Reason::NoWorker;
     }
     if let Some(misfit) = world.misfit(&item.shape) {
-        return (misfit, None);
+        return misfit;
     }
     if let Some((unit, gpu)) = crate::yields::makes_way_for(world, item) {
         let gpu = gpu.map_or_else(|| "cpu".to_owned(), Gpu::key);
-        return (Reason::WaitingForYield { task: unit.key.task_id.to_string(), gpu }, None);
+        return Reason::WaitingForYield { task: unit.key.task_id.to_string(), gpu };
     }
     match &item.shape.what {
         What::Llm(wanted) => of_llm(world, now, item, wanted.as_deref()),
@@ -72,18 +73,17 @@ pub(crate) fn reason_of(world: &World, now: Millis, item: &Queued) -> (Reason, O
 }
 
 /// A rule that holds it back although there may be room: the single lock, or too many of its type in a row.
-fn of_rules(world: &World, now: Millis, item: &Queued) -> Option<(Reason, Option<Millis>)> {
+fn of_rules(world: &World, now: Millis, item: &Queued) -> Option<Reason> {
     let (job_type, grants) = (&item.task.job_type, world.grants(item.shape.in_cpu_lane()));
     if let Some(limit) = world.turns.limit_reached(grants, job_type)
         && world.turns.must_wait(grants, job_type)
     {
-        return Some((Reason::TooManyInARow { job_type: job_type.clone(), limit }, None));
+        return Some(Reason::TooManyInARow { job_type: job_type.clone(), limit });
     }
     let holder = world.lock_holder().filter(|_| !item.shape.in_cpu_lane())?;
     let ahead = world.standing(now, item).ahead;
-    let start = after(world, now, world.workers.get(holder.worker).into_iter(), 1, ahead, item);
     let gpu = world.gpu_of(holder.worker).map_or_else(|| "cpu".to_owned(), Gpu::key);
-    Some((Reason::Locked { task: holder.task.clone(), gpu, ahead }, start))
+    Some(Reason::Locked { task: holder.task.clone(), gpu, ahead })
 }
 
 fn of_parked(item: &Queued, in_s: f64) -> Reason {
@@ -97,38 +97,36 @@ fn of_parked(item: &Queued, in_s: f64) -> Reason {
 }
 
 /// Why a task waits that there is room for: others go first, or it is another job type's turn.
-fn behind(world: &World, now: Millis, item: &Queued, standing: Standing) -> (Reason, Option<Millis>) {
+fn behind(world: &World, item: &Queued, standing: Standing) -> Reason {
     if standing.ahead.count == 0 {
-        return (Reason::Next, Some(now));
+        return Reason::Next;
     }
-    let Some(next) = standing.turn_of else { return (Reason::Behind { ahead: standing.ahead }, None) };
+    let Some(next) = standing.turn_of else { return Reason::Behind { ahead: standing.ahead } };
     let total = &world.grants(item.shape.in_cpu_lane()).total;
     let starts = |job_type: &str| total.get(job_type).copied().unwrap_or_default();
     let job_type = item.task.job_type.clone();
-    let reason = Reason::NotItsTurn {
+    Reason::NotItsTurn {
         starts: starts(&job_type),
         weight: world.turns.weight(&job_type),
         next_starts: starts(&next),
         next_weight: world.turns.weight(&next),
         job_type,
         next,
-    };
-    (reason, None)
+    }
 }
 
-fn of_cpu_lane(world: &World, now: Millis, item: &Queued) -> (Reason, Option<Millis>) {
-    let Some(worker) = world.cpu_worker() else { return (Reason::NoWorker, None) };
+fn of_cpu_lane(world: &World, now: Millis, item: &Queued) -> Reason {
+    let Some(worker) = world.cpu_worker() else { return Reason::NoWorker };
     let (slots, standing) = (world.cpu_slots(), world.standing(now, item));
     if let Some(held) = of_rules(world, now, item) {
         return held;
     }
     let load = world.units_on(worker).filter(|unit| unit.is_live()).count() + worker.claims.len();
     if load < slots as usize {
-        return behind(world, now, item, standing);
+        return behind(world, item, standing);
     }
     let ahead = standing.ahead;
-    let start = after(world, now, std::iter::once(worker), u64::from(slots), ahead, item);
-    (Reason::CpuLaneFull { slots, ahead }, start)
+    Reason::CpuLaneFull { slots, ahead }
 }
 
 /// GPUs that could run it, with their living workers.
@@ -137,7 +135,7 @@ fn able<'w>(world: &'w World, item: &'w Queued) -> Vec<(&'w Gpu, Option<&'w Work
     gpus.map(|gpu| (gpu, world.worker_on(gpu))).collect()
 }
 
-fn of_llm(world: &World, now: Millis, item: &Queued, wanted: Option<&str>) -> (Reason, Option<Millis>) {
+fn of_llm(world: &World, now: Millis, item: &Queued, wanted: Option<&str>) -> Reason {
     if world.exclusive(now).is_some()
         && world.is_admitted_chat(&item.task)
         && let Some(found) = of_admitted_chat(world, now, item, wanted)
@@ -153,14 +151,14 @@ fn of_llm(world: &World, now: Millis, item: &Queued, wanted: Option<&str>) -> (R
         } else {
             Reason::HeldByBatch { batch, remaining }
         };
-        return (reason, None);
+        return reason;
     }
     if let Some(detail) = world.no_engine() {
-        return (Reason::NoEngine { detail }, None);
+        return Reason::NoEngine { detail };
     }
     let able = able(world, item);
     if able.iter().all(|(_, worker)| worker.is_none()) {
-        return (Reason::NoWorker, None);
+        return Reason::NoWorker;
     }
     if let Some(held) = of_rules(world, now, item) {
         return held;
@@ -171,7 +169,7 @@ fn of_llm(world: &World, now: Millis, item: &Queued, wanted: Option<&str>) -> (R
     let mut choices =
         able.iter().filter_map(|(gpu, worker)| Some((*gpu, choose(world, gpu, (*worker)?, wanted)?)));
     if choices.clone().next().is_none() {
-        return (no_choice(world, wanted), None);
+        return no_choice(world, wanted);
     }
     let failure = |(gpu, choice): (&Gpu, crate::model_choice::Choice)| {
         let failure = gpu.boot_failures.get(&choice.model).filter(|failure| failure.again_at > now)?;
@@ -186,23 +184,18 @@ fn of_llm(world: &World, now: Millis, item: &Queued, wanted: Option<&str>) -> (R
             "`{model}` could not be loaded on GPU {gpu}: {}; tried again in {in_s:.0} s",
             failure.error
         );
-        return (Reason::NoEngine { detail }, Some(failure.again_at));
+        return Reason::NoEngine { detail };
     }
     if let Some((gpu, _)) = choices.find(|(gpu, _)| gpu.state_at(now).0 == GpuState::Idle)
         && world.worker_on(gpu).is_some_and(|worker| worker.load() == 0)
     {
-        return behind(world, now, item, world.standing(now, item));
+        return behind(world, item, world.standing(now, item));
     }
     of_busy_gpus(world, now, item, &able)
 }
 
 /// Inside an exclusive batch a chatbot waits for the GPU that is lent to it, or for an LLM that nobody needs.
-fn of_admitted_chat(
-    world: &World,
-    now: Millis,
-    item: &Queued,
-    wanted: Option<&str>,
-) -> Option<(Reason, Option<Millis>)> {
+fn of_admitted_chat(world: &World, now: Millis, item: &Queued, wanted: Option<&str>) -> Option<Reason> {
     let able = able(world, item);
     let Some(gpu) = world.lent.as_ref().and_then(|uuid| world.gpus.get(uuid)) else {
         return of_loaded_llm(world, now, item, wanted, &able);
@@ -214,10 +207,11 @@ fn of_admitted_chat(
     let batch = world.exclusive(now)?.batch.facts.batch_id.to_string();
     let worker = world.worker_on(gpu);
     let units = worker.into_iter().flat_map(|worker| world.units_on(worker).map(move |unit| (worker, unit)));
-    let ends =
-        units.filter(|(_, unit)| unit.is_live()).map(|(worker, unit)| expected_end(world, now, worker, unit));
+    let ends = units
+        .filter(|(_, unit)| unit.is_live())
+        .map(|(worker, unit)| forecast::expected_end(world, now, worker, unit, Pace::Usual));
     let free_in_s = (ends.max().unwrap_or(now) - now).as_secs_f64().max(0.0);
-    Some((Reason::LentToChat { batch, gpu: gpu.key(), free_in_s }, None))
+    Some(Reason::LentToChat { batch, gpu: gpu.key(), free_in_s })
 }
 
 fn no_choice(world: &World, wanted: Option<&str>) -> Reason {
@@ -242,7 +236,7 @@ fn of_loaded_llm(
     item: &Queued,
     wanted: Option<&str>,
     able: &[(&Gpu, Option<&Worker>)],
-) -> Option<(Reason, Option<Millis>)> {
+) -> Option<Reason> {
     let right = |model: &str| wanted.is_none_or(|name| name == model);
     let ready: Vec<(&Worker, &str, u32)> = able
         .iter()
@@ -259,31 +253,29 @@ fn of_loaded_llm(
         let load: usize = ready.iter().map(|(worker, ..)| live(worker) + worker.claims.len()).sum();
         let standing = world.standing(now, item);
         if load < slots as usize {
-            return Some(behind(world, now, item, standing));
+            return Some(behind(world, item, standing));
         }
         let ahead = standing.ahead;
-        let workers = ready.iter().map(|(worker, ..)| *worker);
-        let start = after(world, now, workers, u64::from(slots), ahead, item);
-        return Some((Reason::WaitingForSlot { model: (*model).to_owned(), slots, ahead }, start));
+        return Some(Reason::WaitingForSlot { model: (*model).to_owned(), slots, ahead });
     }
     let boots = world.booting().filter(|(gpu, model, _)| {
         right(model) && able.iter().any(|(able, _)| able.facts.uuid == gpu.facts.uuid)
     });
     let (gpu, model, ready_at) = boots.min_by_key(|(_, _, ready_at)| *ready_at)?;
     let ready_in_s = (ready_at - now).as_secs_f64().max(0.0);
-    Some((Reason::Booting { model: model.to_owned(), gpu: gpu.key(), ready_in_s }, Some(ready_at.max(now))))
+    Some(Reason::Booting { model: model.to_owned(), gpu: gpu.key(), ready_in_s })
 }
 
-fn of_script(world: &World, now: Millis, item: &Queued) -> (Reason, Option<Millis>) {
+fn of_script(world: &World, now: Millis, item: &Queued) -> Reason {
     let mut able = able(world, item);
     able.retain(|(gpu, _)| world.takes_scripts(gpu));
     if able.is_empty() {
         let detail = "every GPU that could run it is pinned for the LLM of a `brain_*` role; see `gpu_roles` and \
                       `never_evict_brain` in config.json";
-        return (Reason::Held { detail: detail.into() }, None);
+        return Reason::Held { detail: detail.into() };
     }
     if able.iter().all(|(_, worker)| worker.is_none()) {
-        return (Reason::NoWorker, None);
+        return Reason::NoWorker;
     }
     if let Some(held) = of_rules(world, now, item) {
         return held;
@@ -300,9 +292,9 @@ fn of_script(world: &World, now: Millis, item: &Queued) -> (Reason, Option<Milli
                 "programs of others hold {foreign} MiB of the {total} MiB of GPU {}, and it needs {need} MiB",
                 gpu.key()
             );
-            return (Reason::Held { detail }, None);
+            return Reason::Held { detail };
         }
-        return behind(world, now, item, world.standing(now, item));
+        return behind(world, item, world.standing(now, item));
     }
     let some_script_gpu = able.iter().any(|(gpu, _)| {
         matches!(gpu.state_at(now).0, GpuState::BootingScript | GpuState::ScriptBusy | GpuState::Cooling)
@@ -317,49 +309,11 @@ fn of_script(world: &World, now: Millis, item: &Queued) -> (Reason, Option<Milli
     of_busy_gpus(world, now, item, &able)
 }
 
-fn of_busy_gpus(
-    world: &World,
-    now: Millis,
-    item: &Queued,
-    able: &[(&Gpu, Option<&Worker>)],
-) -> (Reason, Option<Millis>) {
+fn of_busy_gpus(world: &World, now: Millis, item: &Queued, able: &[(&Gpu, Option<&Worker>)]) -> Reason {
     let ahead = world.standing(now, item).ahead;
     let cooling = able.iter().find(|(gpu, _)| gpu.state_at(now).0 == GpuState::Cooling);
     if let Some((gpu, _)) = cooling.filter(|_| ahead.count == 0) {
-        return (Reason::Cooling { gpu: gpu.key() }, gpu.cooled_at());
+        return Reason::Cooling { gpu: gpu.key() };
     }
-    let workers = able.iter().filter_map(|(_, worker)| *worker);
-    let start = after(world, now, workers, able.len() as u64, ahead, item);
-    (Reason::WaitingForGpu { ahead }, start)
-}
-
-/// When a task starts that has `ahead` before it on `slots` places: the first end, and a turn for each full round.
-fn after<'w>(
-    world: &'w World,
-    now: Millis,
-    workers: impl Iterator<Item = &'w Worker>,
-    slots: u64,
-    ahead: Ahead,
-    item: &Queued,
-) -> Option<Millis> {
-    let ends = workers.flat_map(|worker| world.units_on(worker).map(move |unit| (worker, unit)));
-    let first = ends
-        .filter(|(_, unit)| unit.is_live())
-        .map(|(worker, unit)| expected_end(world, now, worker, unit))
-        .min()?;
-    let turn = world.memory.run(&world.config, &item.task, None, None).p50;
-    let rounds = i64::try_from(ahead.count / slots.max(1)).unwrap_or(i64::MAX);
-    Some(first + Millis(turn.0.saturating_mul(rounds)))
-}
-
-/// When a unit is expected to end: by its progress where it tells one, else by what its kind takes.
-pub(crate) fn expected_end(world: &World, now: Millis, worker: &Worker, unit: &Unit) -> Millis {
-    let since = unit.running_since().unwrap_or(now);
-    if let Some(end) = unit.ends_at_its_pace() {
-        return end.max(now);
-    }
-    let llm = worker.reports.engine.as_ref().map(|engine| engine.model.as_str());
-    let gpu = world.gpu_of(&worker.id).map(|gpu| gpu.facts.name.as_str());
-    let slots = world.units_on(worker).filter(|unit| unit.is_live()).count();
-    (since + world.memory.run_beside(&world.config, &unit.task, llm, gpu, slots).p50).max(now)
+    Reason::WaitingForGpu { ahead }
 }

@@ -2,15 +2,15 @@
 //!
 //! Not here: choices (`plan`), views (`picture`, `why`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use model::gpu::Ram;
 use model::learned::{Grants, Learned};
 use model::link::AttemptReport;
 use model::picture::EndedPicture;
 use model::{
-    AttemptKey, BatchId, Config, Entry, GpuUuid, InventorySource, Millis, Task, TaskClass, TaskError, TaskId,
-    WorkerId,
+    AttemptKey, BatchId, Config, Entry, GpuUuid, InventorySource, Millis, Saying, Task, TaskClass, TaskError,
+    TaskId, WorkerId,
 };
 
 use crate::batch::Batch;
@@ -26,6 +26,9 @@ use crate::turn::Turns;
 use crate::unit::{Claim, Unit};
 use crate::worker::{Llm, Worker};
 use crate::yields::Yields;
+
+/// How many of the latest sentences are kept: more than are shown at once, so that each GPU finds some of its own.
+const SAID_KEPT: usize = 64;
 
 /// Every fact.
 #[derive(Clone, Debug)]
@@ -66,6 +69,17 @@ pub struct World {
     pub(crate) ended: EndedPicture,
     pub(crate) ended_lately: EndedLately,
     pub(crate) anomalies: BTreeMap<&'static str, u64>,
+    /// What was said of decisions lately, the latest last; not what is said of every task.
+    pub(crate) said: VecDeque<Said>,
+}
+
+/// A sentence about a decision.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Said {
+    /// When.
+    pub at: Millis,
+    /// What.
+    pub saying: Saying,
 }
 
 /// A task on its way back into its queue: what its file does not say.
@@ -146,6 +160,7 @@ impl World {
             ended: EndedPicture::default(),
             ended_lately: EndedLately::default(),
             anomalies: BTreeMap::new(),
+            said: VecDeque::new(),
         }
     }
 
@@ -393,6 +408,20 @@ impl World {
     pub(crate) fn requests_per_s(&self, now: Millis) -> f64 {
         let usual = self.demand.hour(now).and_then(|hour| self.memory.requests_per_hour(hour.hour));
         self.demand.per_second(now, usual.map(|per_hour| per_hour / 3_600.0))
+    }
+
+    /// Keeps a sentence, for those who ask later.
+    pub(crate) fn note_said(&mut self, at: Millis, saying: Saying) {
+        if let Saying::CannotStart { task, .. } = &saying {
+            self.queue.note_told(task);
+        }
+        if saying.is_routine() {
+            return;
+        }
+        if self.said.len() >= SAID_KEPT {
+            self.said.pop_front();
+        }
+        self.said.push_back(Said { at, saying });
     }
 
     pub(crate) fn anomaly(&mut self, name: &'static str) {

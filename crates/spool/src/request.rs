@@ -176,7 +176,7 @@ mod tests {
     }
 
     fn answer() -> Answer {
-        Answer { ok: true, about: Vec::new(), message: "done".into() }
+        Answer { ok: true, message: "done".into(), ..Answer::default() }
     }
 
     #[test]

@@ -98,6 +98,7 @@ fn picture(gpus: Vec<GpuPicture>) -> Picture {
         leases: BTreeMap::new(),
         ended: EndedPicture { complete: 23, failed: 0 },
         anomalies: BTreeMap::new(),
+        said: Vec::new(),
         notices: Vec::new(),
     }
 }

@@ -39,15 +39,7 @@ pub(crate) struct Sight {
 impl Sight {
     /// Looks at the spool.
     pub(crate) fn of(settings: &Settings) -> Result<Self, Failure> {
-        let path = settings.layout.gpu_state();
-        let picture: Option<Picture> = match std::fs::read(&path) {
-            Ok(bytes) => Some(serde_json::from_slice(&bytes).map_err(|error| {
-                Failure::new(exit::DATA, format!("{} cannot be read: {error}", path.display()))
-                    .next("it is derived: delete it, and the brain draws it anew")
-            })?),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(Failure::io(format_args!("read {}", path.display()), &error)),
-        };
+        let picture = picture(settings)?;
         let brain = presence(&settings.layout);
         // A brain counts its queues itself; a million names need not be read again for every frame.
         let queued = match &picture {
@@ -78,8 +70,21 @@ impl Sight {
     }
 }
 
+/// The brain's last picture, where there is one.
+pub(super) fn picture(settings: &Settings) -> Result<Option<Picture>, Failure> {
+    let path = settings.layout.gpu_state();
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).map_err(|error| {
+            Failure::new(exit::DATA, format!("{} cannot be read: {error}", path.display()))
+                .next("it is derived: delete it, and the brain draws it anew")
+        })?)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::io(format_args!("read {}", path.display()), &error)),
+    }
+}
+
 /// Task files in the queue folders of a class. Folders that cannot be read hold nothing that we could count.
-fn waiting(settings: &Settings, class: TaskClass) -> u64 {
+pub(super) fn waiting(settings: &Settings, class: TaskClass) -> u64 {
     let files =
         settings.layout.queues().into_iter().filter(|(of, _)| *of == class).flat_map(|(_, priority)| {
             std::fs::read_dir(settings.layout.queue(class, priority)).into_iter().flatten().flatten()

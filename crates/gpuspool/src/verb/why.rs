@@ -1,29 +1,25 @@
-//! `gpuspool why`: what a task waits for, in one sentence.
-
-use std::time::Duration;
+//! `gpuspool why`: what a task waits for in one sentence, and what a GPU does in a few.
 
 use clap::Args;
 use model::reason::ReasonTold;
 use model::request::{AboutTask, Verb};
 use model::task::TaskRecord;
-use model::{FailureClass, Status, TaskId};
+use model::{FailureClass, GpuReason, Status, TaskId};
 use spool::find::{Located, Place};
 use spool::settings::Settings;
 
-use crate::ask::{self, Asked};
+use crate::ask;
 use crate::brain::{Presence, presence};
 use crate::console::Console;
 use crate::failure::{Failure, exit};
 use crate::locate::{self, Meant};
+use crate::verb::status::picture;
 use crate::words::{count, duration};
-
-/// The brain answers this at once, or it hangs.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Options of `why`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Tasks, or batches: their first item that has not ended.
+    /// Tasks; batches, for their first item that has not ended; GPUs, by their number or uuid.
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
 }
@@ -33,53 +29,46 @@ pub(crate) fn run(options: &Options, settings: &Settings, console: &mut Console<
     let mut about = Vec::new();
     let mut questions = Vec::new();
     for name in &options.ids {
-        let (id, located) = one_task(settings, name)?;
+        let Some((id, located)) = one_task(settings, name)? else {
+            match gpu(settings, name)? {
+                Some(key) if alive => questions.push(key),
+                Some(key) => about.push(gpu_without_a_brain(name, &key)),
+                None => return Err(locate::unknown(settings, name)),
+            }
+            continue;
+        };
         match located {
             Some(located) if alive && matches!(located.place, Place::Queue(_) | Place::Processing) => {
                 questions.push(id.to_string());
             }
             Some(located) => about.push(by_its_folder(name, &id, &located)),
             None if alive => questions.push(id.to_string()),
-            None => about.push(told(
-                name,
-                &id,
-                "waiting",
-                "not_expanded",
-                "its batch has not been taken up yet, and no brain runs",
-            )),
+            None => about.push(not_expanded(name, &id)),
         }
     }
     if !questions.is_empty() {
-        match ask::ask(settings, &ask::request(Verb::Why, &questions), PATIENCE, true)? {
-            Asked::Answered(answer) => about.extend(answer.about),
-            Asked::Unanswered => {
-                return Err(Failure::new(
-                    exit::TRY_AGAIN,
-                    format!("the brain did not answer within {} s", PATIENCE.as_secs()),
-                )
-                .next("`gpuspool status` shows when it last drew the picture"));
-            }
-            Asked::Orphaned => {
-                return Err(
-                    Failure::new(exit::TRY_AGAIN, "the brain left before it could answer").next("try again")
-                );
-            }
-        }
+        about.extend(ask::answered(settings, &ask::request(Verb::Why, &questions))?.about);
     }
     if console.json {
         console.say_json(&about)?;
     } else {
         for one in &about {
-            console.say(&sentence(one))?;
+            match &one.gpu {
+                Some(gpu) => tell_gpu(gpu, console)?,
+                None => console.say(&sentence(one))?,
+            }
         }
     }
     Ok(if about.iter().any(|one| one.outcome == "unknown") { exit::NOT_ALL } else { exit::OK })
 }
 
-/// The task a name means; of a batch the first item that has not ended, else its last.
-fn one_task(settings: &Settings, name: &str) -> Result<(TaskId, Option<Located>), Failure> {
+/// A task, and where it is.
+type Found = (TaskId, Option<Located>);
+
+/// The task a name means; of a batch the first item that has not ended, else its last. None if nothing has this name.
+pub(super) fn one_task(settings: &Settings, name: &str) -> Result<Option<Found>, Failure> {
     match locate::meant(settings, name)? {
-        Some(Meant::Task(id, located)) => Ok((id, Some(*located))),
+        Some(Meant::Task(id, located)) => Ok(Some((id, Some(*located)))),
         Some(Meant::Batch(id, manifest)) => {
             let failed = |error: std::io::Error| Failure::io(format_args!("look at batch `{id}`"), &error);
             let states = locate::batches(settings).states(&manifest).map_err(failed)?;
@@ -89,14 +78,47 @@ fn one_task(settings: &Settings, name: &str) -> Result<(TaskId, Option<Located>)
                 return Err(Failure::new(exit::DATA, format!("batch `{id}` has no item {index}")));
             };
             let located = locate::task(settings, &task)?;
-            Ok((task, located))
+            Ok(Some((task, located)))
         }
-        None => Err(locate::unknown(settings, name)),
+        None => Ok(None),
     }
 }
 
+/// The key of the GPU a name means, by the last picture.
+fn gpu(settings: &Settings, name: &str) -> Result<Option<String>, Failure> {
+    let Some(picture) = picture(settings)? else { return Ok(None) };
+    let mut gpus = picture.gpus.iter();
+    let wanted = gpus.find(|(key, gpu)| key.as_str() == name || gpu.uuid.as_str() == name);
+    Ok(wanted.map(|(key, _)| key.clone()))
+}
+
+fn gpu_without_a_brain(name: &str, key: &str) -> AboutTask {
+    let text = format!(
+        "no brain runs, so nothing new starts on GPU {key}; `gpuspool status` shows what it did when one last ran"
+    );
+    AboutTask {
+        id: name.to_owned(),
+        outcome: "gpu".into(),
+        reason: Some(ReasonTold { code: "no_brain".into(), text }),
+        ..AboutTask::default()
+    }
+}
+
+fn tell_gpu(gpu: &GpuReason, console: &mut Console<'_>) -> Result<(), Failure> {
+    console.say(&gpu.to_string())?;
+    for line in &gpu.lately {
+        console.say(&format!("    {line}"))?;
+    }
+    Ok(())
+}
+
+/// An item that the brain has not put into its queue yet.
+pub(super) fn not_expanded(name: &str, id: &TaskId) -> AboutTask {
+    told(name, id, "waiting", "not_expanded", "its batch has not been taken up yet, and no brain runs")
+}
+
 /// What the folder alone tells.
-fn by_its_folder(name: &str, id: &TaskId, located: &Located) -> AboutTask {
+pub(super) fn by_its_folder(name: &str, id: &TaskId, located: &Located) -> AboutTask {
     let record = located.record.as_ref();
     match &located.place {
         Place::Queue(entry) => {
@@ -145,7 +167,7 @@ fn told(name: &str, id: &TaskId, outcome: &str, code: &str, text: &str) -> About
         task_id: Some(id.clone()),
         outcome: outcome.to_owned(),
         reason: Some(ReasonTold { code: code.to_owned(), text: text.to_owned() }),
-        starts_in_s: None,
+        ..AboutTask::default()
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use desk::{Brain, Desk, batch, complete, failed, id, names};
 use gpuspool_cli::{Console, exit, run};
 use model::reason::Ahead;
-use model::request::{AboutTask, Answer, Verb};
+use model::request::{AboutBatch, AboutQueue, AboutTask, Answer, ExpectedIn, Verb};
 use model::task::TaskRecord;
 use model::{AttemptKey, Durability, Reason, Status, TaskClass, TaskId};
 use serde_json::{Value, json};
@@ -129,8 +129,9 @@ fn a_living_brain_is_asked() {
             outcome: if verb == Verb::Cancel { "cancelled".into() } else { "waiting".into() },
             reason: (verb == Verb::Why).then(|| reason.told()),
             starts_in_s: (verb == Verb::Why).then_some(40.0),
+            ..AboutTask::default()
         });
-        Answer { ok: true, about: about.collect(), message: String::new() }
+        Answer { ok: true, about: about.collect(), ..Answer::default() }
     });
     let why = desk.gpuspool(&["why", &name]);
     assert_eq!(
@@ -149,6 +150,102 @@ fn a_living_brain_is_asked() {
     let down = desk.gpuspool(&["down", "--timeout", "5s"]);
     assert_eq!((down.code, down.out.as_str()), (0, "the machine is free\n"));
     assert!(desk.gpuspool(&["down"]).err.contains("nothing runs"));
+}
+
+#[test]
+fn a_living_brain_says_when_and_what_a_gpu_does() {
+    let desk = Desk::new();
+    let name = desk.gpuspool(&["submit", "--prompt", "x"]).out.trim().to_owned();
+    let nothing = desk.gpuspool(&["eta"]).out;
+    assert_eq!(
+        nothing,
+        "no brain runs, so nothing starts: 1 LLM task and 0 script tasks wait; `gpuspool up` starts the work\n"
+    );
+    let unasked = desk.gpuspool(&["eta", &name]).out;
+    assert!(unasked.contains("it lies in llm_queue/priority_3, and no brain runs"), "{unasked}");
+    std::fs::write(desk.layout().gpu_state(), picture_with_a_gpu()).unwrap();
+    let idle = desk.gpuspool(&["why", "0"]).out;
+    assert!(idle.contains("nothing new starts on GPU 0"), "{idle}");
+
+    let _brain = Brain::answering(&desk, foresight);
+    let eta = desk.gpuspool(&["eta", &name]).out;
+    assert_eq!(eta, format!("{name}: starts in 1m on GPU 1, ends in 6m (9 times of 10 within 11m)\n"));
+    insta::assert_snapshot!("eta_of_everything", desk.gpuspool(&["eta"]).out);
+    insta::assert_snapshot!("why_of_a_gpu", desk.gpuspool(&["why", "SIM-0"]).out);
+    let unknown = desk.gpuspool(&["why", "7"]);
+    assert_eq!(unknown.code, exit::NOT_ALL, "{unknown:?}");
+}
+
+/// A brain that foresees the same for everything.
+fn foresight(verb: Verb, ids: &[String]) -> Answer {
+    let expected = |starts_in_s: f64, place: Option<&str>| ExpectedIn {
+        starts_in_s,
+        ends_in_s: 400.0,
+        starts_in_p90_s: starts_in_s,
+        ends_in_p90_s: 700.0,
+        place: place.map(str::to_owned),
+    };
+    let about = ids.iter().map(|id| AboutTask {
+        id: id.clone(),
+        task_id: TaskId::new(id.as_str()).ok().filter(|_| verb == Verb::Eta),
+        outcome: if verb == Verb::Eta { "waiting".into() } else { "gpu".into() },
+        expected: (verb == Verb::Eta).then(|| expected(90.0, Some("1"))),
+        gpu: (verb == Verb::Why).then(a_gpu_explained),
+        ..AboutTask::default()
+    });
+    let queue = |class, expected| AboutQueue { class, waiting: 7, held: 1, expected };
+    let queues = [queue(TaskClass::Llm, None), queue(TaskClass::Script, Some(expected(-3.0, None)))];
+    let batch = AboutBatch {
+        batch_id: model::BatchId::new("talks-20250205").unwrap(),
+        remaining: 40,
+        expected: Some(expected(5.0, None)),
+    };
+    let all = ids.is_empty();
+    Answer {
+        ok: true,
+        about: about.collect(),
+        queues: queues.into_iter().filter(|_| all).collect(),
+        batches: [batch].into_iter().filter(|_| all).collect(),
+        ..Answer::default()
+    }
+}
+
+fn a_gpu_explained() -> model::GpuReason {
+    use model::gpu_reason::{NextHere, WhyNot};
+    model::GpuReason {
+        gpu: "0".into(),
+        uuid: model::GpuUuid::new("SIM-0").unwrap(),
+        name: "SIMULATED 24576 MiB".into(),
+        state: model::GpuState::LlmReady,
+        for_s: 31.0,
+        model: Some("qwen2.5:7b".into()),
+        ready_in_s: None,
+        health: model::Health::Ok,
+        role: None,
+        vram: model::picture::VramPicture::default(),
+        residents: Vec::new(),
+        running: Vec::new(),
+        accepts: vec![TaskClass::Llm],
+        why_not: vec![WhyNot::LlmKept { scripts: 2, leaves_in_s: Some(12.0) }],
+        next: Some(NextHere { task_id: TaskId::new("talk").unwrap(), starts_in_s: 14.0 }),
+        lately: vec!["31 s ago: GPU 0 (SIMULATED 24576 MiB): 24576 MB VRAM, 7 slots available".into()],
+    }
+}
+
+/// A picture of one GPU, as little of it as a reader needs.
+fn picture_with_a_gpu() -> String {
+    let gpu = json!({
+        "state": "idle", "since": "2026-01-01T00:00:00Z", "tasks_completed": 0, "uuid": "SIM-0", "name": "a GPU",
+        "vram": {"total_mib": null, "used_mib": null, "foreign_mib": null}, "health": "ok", "draining": false,
+        "accepts": [], "residents": [], "slots": [], "transitions": [],
+    });
+    json!({
+        "schema_version": 1, "seq": 1, "epoch": 1, "written_at": "2026-01-01T00:00:00Z", "brain_pid": 1,
+        "inventory": "simulated", "inventory_why": null, "mode": "normal", "shutting_down": false,
+        "gpus": {"0": gpu}, "cpu": {"capacity": 1, "slots": []}, "boot_times": {}, "queues": {}, "batches": {},
+        "leases": {}, "ended": {"complete": 0, "failed": 0},
+    })
+    .to_string()
 }
 
 #[test]
@@ -374,7 +471,7 @@ fn help_is_there_for_every_verb() {
     let desk = Desk::new();
     let mut all = desk.gpuspool(&["--help"]).out;
     for verb in [
-        "up", "down", "submit", "status", "wait", "result", "logs", "cancel", "retry", "why", "check",
+        "up", "down", "submit", "status", "wait", "result", "logs", "cancel", "retry", "why", "eta", "check",
         "clean", "schema",
     ] {
         let said = desk.gpuspool(&[verb, "--help"]);

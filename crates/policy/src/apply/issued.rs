@@ -45,7 +45,10 @@ impl World {
                 }
             }
             Action::ReadAhead { model } => self.demand.read_ahead(at, model),
-            Action::Say(saying) => self.said(at, &saying),
+            Action::Say(saying) => {
+                self.said(at, &saying);
+                self.note_said(at, saying);
+            }
             Action::Leave { worker } => {
                 if let Some(worker) = self.workers.get_mut(&worker) {
                     worker.leave = true;

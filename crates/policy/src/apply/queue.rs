@@ -38,7 +38,11 @@ impl World {
         if let Some(batch) = task.batch_id.as_ref().and_then(|id| self.batches.get_mut(id)) {
             batch.heard_at = at;
         }
-        self.queue.insert(entry, Queued { task, order, not_before, since, cancelled, shape }, at);
+        self.queue.insert(
+            entry,
+            Queued { task, order, not_before, since, cancelled, shape, told: false },
+            at,
+        );
     }
 
     /// The attempt of a task that is being put back into its queue.

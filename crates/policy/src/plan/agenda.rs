@@ -8,19 +8,19 @@ use crate::order::{Arrival, Rank, Urgency};
 use crate::turn::Turns;
 
 /// Where a head stands: its stream, and its row there.
-pub(super) type At = (usize, usize);
+pub(crate) type At = (usize, usize);
 
 /// Heads by job type, by arrival.
 type Heads<'w> = BTreeMap<&'w str, BTreeSet<(Arrival, At)>>;
 
 /// Heads by urgency.
 #[derive(Default)]
-pub(super) struct Agenda<'w> {
+pub(crate) struct Agenda<'w> {
     heads: BTreeMap<Urgency, Heads<'w>>,
 }
 
 impl<'w> Agenda<'w> {
-    pub(super) fn insert(&mut self, rank: Rank, job_type: &'w str, at: At) {
+    pub(crate) fn insert(&mut self, rank: Rank, job_type: &'w str, at: At) {
         let types = self.heads.entry(rank.urgency).or_default();
         types.entry(job_type).or_default().insert((rank.arrival, at));
     }
@@ -34,7 +34,7 @@ impl<'w> Agenda<'w> {
     }
 
     /// The next one. A type that has to wait until another has started is left out, and comes in once that is so.
-    pub(super) fn pop(&mut self, turns: &Turns, grants: &Grants) -> Option<At> {
+    pub(crate) fn pop(&mut self, turns: &Turns, grants: &Grants) -> Option<At> {
         let next = |types: &Heads<'w>| {
             let firsts = types.iter().filter_map(|(job_type, heads)| Some((*job_type, heads.first()?.0)));
             turns.next(grants, firsts)

@@ -13,10 +13,10 @@ use model::{Entry, Millis, Saying};
 use super::draft::Draft;
 use super::exclusive::items_waiting;
 use super::fill::boot_on;
+use crate::forecast::{Pace, expected_end};
 use crate::model_choice::choose;
 use crate::place;
 use crate::queue::{Queued, What};
-use crate::why::expected_end;
 
 pub(super) fn lend(draft: &mut Draft<'_>) {
     let world = draft.world;
@@ -158,7 +158,10 @@ fn effort(draft: &Draft<'_>, at: usize, item: &Queued) -> u8 {
 fn free_at(draft: &Draft<'_>, at: usize) -> Millis {
     let worker = draft.desks[at].worker;
     let units = draft.world.units_on(worker).filter(|unit| unit.is_live());
-    units.map(|unit| expected_end(draft.world, draft.now, worker, unit)).max().unwrap_or(draft.now)
+    units
+        .map(|unit| expected_end(draft.world, draft.now, worker, unit, Pace::Usual))
+        .max()
+        .unwrap_or(draft.now)
 }
 
 /// The lent GPU: loads what is asked for, serves, and goes back when nobody has asked for a while.

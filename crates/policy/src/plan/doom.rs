@@ -1,11 +1,11 @@
 //! Queued tasks that end without ever starting: cancelled ones, and those that can never run here.
 
-use model::{Entry, FailureClass, TaskError};
+use model::{Entry, FailureClass, Saying, TaskError};
 
 use super::draft::Draft;
 use crate::action::Action;
 use crate::model_choice::exists_somewhere;
-use crate::queue::{Queued, Shape, What};
+use crate::queue::{Line, Queued, Shape, What};
 use crate::world::{World, cancelled};
 
 /// How many of one shape are failed in one plan: the rest follows in the next.
@@ -21,7 +21,10 @@ pub(super) fn doom(draft: &mut Draft<'_>) {
         }
     }
     for (shape, line) in world.queue.lines() {
-        let Some(error) = never_runs(world, shape) else { continue };
+        let Some(error) = never_runs(world, shape) else {
+            say_that_it_cannot_start(draft, shape, line);
+            continue;
+        };
         for entry in line.entries().take(AT_ONCE) {
             fail(draft, entry, error.clone());
         }
@@ -32,7 +35,24 @@ fn fail<'w>(draft: &mut Draft<'w>, entry: &'w Entry, error: TaskError) {
     if let Some(Queued { task, .. }) = draft.world.queue.get(entry)
         && draft.spoken_for.insert(entry)
     {
+        if error.class != FailureClass::Cancelled {
+            draft
+                .act(Action::Say(Saying::Refused { task: task.task_id.clone(), why: error.message.clone() }));
+        }
         draft.act(Action::FailQueued { entry: entry.clone(), task: task.clone(), error });
+    }
+}
+
+/// Says of the first of a shape that fits no GPU why it waits; once, and the others wait for the same reason.
+fn say_that_it_cannot_start(draft: &mut Draft<'_>, shape: &Shape, line: &Line) {
+    let world = draft.world;
+    let Some(reason) = world.misfit(shape) else { return };
+    let first = line.any().and_then(|entry| world.queue.get(entry));
+    if let Some(item) = first.filter(|item| !item.told) {
+        draft.act(Action::Say(Saying::CannotStart {
+            task: item.task.task_id.clone(),
+            why: reason.to_string(),
+        }));
     }
 }
 

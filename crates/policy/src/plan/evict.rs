@@ -49,6 +49,29 @@ pub(super) fn evict(draft: &mut Draft<'_>, left: &[Left<'_>], judge: &dyn Judge)
     }
 }
 
+/// What the rule of eviction will do for the scripts that wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outlook {
+    /// An LLM makes room then, at the latest.
+    At(Millis),
+    /// None does while things are as they are.
+    Never,
+    /// Nobody can say.
+    Unknown,
+}
+
+pub(super) fn outlook(draft: &Draft<'_>, judge: &dyn Judge) -> Outlook {
+    let mut backlog = Backlog::of_queue(draft);
+    backlog.leave_out(coming(draft));
+    match facts(draft, &backlog).map(|facts| judge.rule(&facts.facts)) {
+        Ok(Ruling::Evict(_)) => Outlook::At(draft.now),
+        Ok(Ruling::Keep(keeping)) => keeping.latest.map_or(Outlook::Unknown, Outlook::At),
+        Err(Unfit::Young { until, .. }) => Outlook::At(until),
+        Err(Unfit::Reserved) => Outlook::Never,
+        Err(Unfit::Nobody) => Outlook::Unknown,
+    }
+}
+
 /// The desk whose LLM goes, if any does; wakes when the rule wants to be asked again.
 fn chosen(draft: &mut Draft<'_>, backlog: &Backlog<'_>, judge: &dyn Judge) -> Option<(usize, Eviction)> {
     match facts(draft, backlog) {
@@ -90,7 +113,7 @@ pub(super) fn reserve(draft: &mut Draft<'_>, at: usize, task_id: &model::TaskId)
 }
 
 /// Why no LLM makes room for the scripts that wait, and when one does at the latest; none where nothing keeps one.
-pub(crate) fn kept(world: &World, now: Millis, judge: &dyn Judge) -> Option<(Reason, Option<Millis>)> {
+pub(crate) fn kept(world: &World, now: Millis, judge: &dyn Judge) -> Option<Reason> {
     let draft = Draft::new(world, now);
     let mut backlog = Backlog::of_queue(&draft);
     backlog.leave_out(coming(&draft));
@@ -100,17 +123,17 @@ pub(crate) fn kept(world: &World, now: Millis, judge: &dyn Judge) -> Option<(Rea
             let desk = &draft.desks[at];
             let model = desk.llm.as_ref().map(|llm| llm.model.to_owned()).unwrap_or_default();
             let in_s = (until - now).as_secs_f64().max(0.0);
-            return Some((Reason::LlmYoung { model, gpu: desk.gpu.key(), in_s }, None));
+            return Some(Reason::LlmYoung { model, gpu: desk.gpu.key(), in_s });
         }
         Err(Unfit::Reserved) => {
             let reserved = world.config.resource_manager.eviction_policy.reserve_for_chat;
-            return Some((Reason::LlmReserved { reserved }, None));
+            return Some(Reason::LlmReserved { reserved });
         }
         Err(Unfit::Nobody) => return None,
     };
     let Ruling::Keep(Keeping { benefit_s, cost_s, latest, .. }) = judge.rule(&facts) else { return None };
     let latest_in_s = latest.map(|latest| (latest - now).as_secs_f64().max(0.0));
-    Some((Reason::LlmKept { backlog: facts.scripts.count, benefit_s, cost_s, latest_in_s }, latest))
+    Some(Reason::LlmKept { backlog: facts.scripts.count, benefit_s, cost_s, latest_in_s })
 }
 
 /// GPUs without an LLM that are free for a script, or about to be.

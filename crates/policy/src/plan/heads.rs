@@ -37,8 +37,7 @@ pub(super) fn heads(draft: &mut Draft<'_>) {
         let parked = || world.queue.first_parked(class).filter(|entry| !draft.spoken_for.contains(*entry));
         let item = first.map(|(_, item)| item).or(paused_item).or_else(|| world.queue.get(parked()?));
         if let Some(item) = item {
-            let (reason, _) = reason_of(world, draft.now, item);
-            draft.head(item.task.task_id.clone(), reason);
+            draft.head(item.task.task_id.clone(), reason_of(world, draft.now, item));
         }
     }
     if let Some(exclusive) = &draft.exclusive {

@@ -9,6 +9,7 @@ use super::draft::Draft;
 use crate::learn::run_name_of;
 use crate::order::Rank;
 use crate::queue::{Line, Queued, Shape};
+use crate::world::World;
 
 /// No more places than these are made for chatbots of one shape at a time.
 const CHATBOTS_COUNTED: u64 = 64;
@@ -88,7 +89,7 @@ pub(super) fn streams<'w>(draft: &Draft<'w>) -> Vec<Stream<'w>> {
         let mut stream = Stream::new(shape);
         stream.left = line.len();
         if shape.batch.is_some() {
-            stream.rows.push(StreamRow::new(first_place(draft, line), longest_first(draft, shape, line)));
+            stream.rows.push(StreamRow::new(first_place(draft, line), longest_first(world, shape, line)));
         } else {
             stream.rows.extend(line.rows().map(|(_, row)| StreamRow::new(None, row.values())));
         }
@@ -106,12 +107,12 @@ pub(super) fn streams<'w>(draft: &Draft<'w>) -> Vec<Stream<'w>> {
 }
 
 /// Items of a batch, the longest first by what was learned of their kind.
-fn longest_first<'w>(
-    draft: &Draft<'w>,
+pub(crate) fn longest_first<'w>(
+    world: &World,
     shape: &Shape,
     line: &'w Line,
 ) -> impl Iterator<Item = &'w Entry> + use<'w> {
-    let (memory, config) = (&draft.world.memory, &draft.world.config);
+    let (memory, config) = (&world.memory, &world.config);
     let host = shape.host();
     let speed = host.and_then(|host| memory.speed_anywhere(config, host)).unwrap_or(1.0);
     let typical = host.and_then(|host| memory.run_by_name(&run_name_of(host))).map(|run| run.p50);

@@ -16,11 +16,11 @@ use model::{Millis, Saying, TaskClass};
 use super::draft::{Desk, Draft};
 use super::fill::Left;
 use crate::action::Action;
+use crate::forecast::{Pace, expected_end};
 use crate::model_choice::choose;
 use crate::place;
 use crate::queue::{Shape, What};
 use crate::unit::Unit;
-use crate::why::expected_end;
 use crate::worker::Worker;
 
 /// How much sooner than by itself a place must come to be worth a yield.
@@ -346,7 +346,8 @@ fn last_end(draft: &mut Draft<'_>, worker: &Worker) -> Option<Millis> {
 fn end_of(draft: &mut Draft<'_>, worker: &Worker, unit: &Unit) -> Millis {
     let world = draft.world;
     let since = unit.running_since().unwrap_or(draft.now);
-    let expected = unit.ends_at_its_pace().unwrap_or_else(|| expected_end(world, since, worker, unit));
+    let expected =
+        unit.ends_at_its_pace().unwrap_or_else(|| expected_end(world, since, worker, unit, Pace::Usual));
     if draft.is_time(expected) {
         return draft.now + Millis((expected - since).0 / 2);
     }

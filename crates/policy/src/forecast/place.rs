@@ -1,0 +1,149 @@
+//! A place of a forecast: a GPU or the CPU lane, when its slots are free, and what is loaded there by then.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use model::{GpuState, Millis};
+
+use super::{Pace, expected_end};
+use crate::gpu::Gpu;
+use crate::queue::HostKey;
+use crate::worker::{Llm, Worker};
+use crate::world::World;
+
+/// What the CPU lane is called where a GPU has its key.
+pub(super) const CPU: &str = "cpu";
+
+/// What is loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Loaded<'w> {
+    Nothing,
+    Llm(&'w str),
+    Script(&'w HostKey),
+}
+
+/// A GPU or the CPU lane, as the walk has left it.
+#[derive(Debug)]
+pub(super) struct Place<'w> {
+    /// None is the CPU lane.
+    pub gpu: Option<&'w Gpu>,
+    pub worker: Option<&'w Worker>,
+    pub loaded: Loaded<'w>,
+    /// When each slot is free.
+    slots: BinaryHeap<Reverse<Millis>>,
+    /// When all of them are.
+    all_free: Millis,
+}
+
+impl<'w> Place<'w> {
+    /// A usable GPU, by what runs, loads or cools there now.
+    pub(super) fn of_gpu(world: &'w World, now: Millis, gpu: &'w Gpu, pace: Pace) -> Self {
+        let worker = world.worker_on(gpu);
+        let (state, _) = gpu.state_at(now);
+        let mut place = Self::empty(Some(gpu), worker, now);
+        let Some(at) = worker else { return place };
+        place.busy_with(world, now, at, pace);
+        match at.llm() {
+            Some(Llm::Ready { report }) => {
+                place.loaded = Loaded::Llm(&report.model);
+                place.widen(report.parallel, now);
+            }
+            Some(Llm::Booting { order }) => {
+                let boot = pace.of(world.memory.llm_boot(&world.config, &order.preset, &order.model));
+                let ready = (at.engine_at + boot).max(now);
+                place.load(Loaded::Llm(&order.model), order.parallel, ready);
+            }
+            Some(Llm::Failed { .. } | Llm::Unloading) => place.load(Loaded::Nothing, 1, now + gpu.cooling),
+            None => {
+                place.loaded = running_host(world, at).map_or(Loaded::Nothing, Loaded::Script);
+                if state == GpuState::Cooling {
+                    let free = gpu.cooled_at().unwrap_or(now + gpu.cooling).max(now);
+                    place.load(Loaded::Nothing, 1, free);
+                }
+                place.widen(1, now);
+            }
+        }
+        place
+    }
+
+    /// The CPU lane.
+    pub(super) fn of_cpu(world: &'w World, now: Millis, pace: Pace) -> Self {
+        let worker = world.cpu_worker();
+        let mut place = Self::empty(None, worker, now);
+        if let Some(at) = worker {
+            place.busy_with(world, now, at, pace);
+        }
+        place.widen(world.cpu_slots(), now);
+        place
+    }
+
+    fn empty(gpu: Option<&'w Gpu>, worker: Option<&'w Worker>, now: Millis) -> Self {
+        Self { gpu, worker, loaded: Loaded::Nothing, slots: BinaryHeap::new(), all_free: now }
+    }
+
+    fn busy_with(&mut self, world: &World, now: Millis, worker: &Worker, pace: Pace) {
+        let ends = world.units_on(worker).filter(|unit| unit.is_live());
+        let ends = ends.map(|unit| expected_end(world, now, worker, unit, pace));
+        let model = match worker.llm() {
+            Some(Llm::Ready { report }) => Some(report.model.as_str()),
+            _ => None,
+        };
+        let gpu = self.gpu.map(|gpu| gpu.facts.name.as_str());
+        let claims = worker.claims.iter().filter_map(|entry| world.claims.get(entry));
+        let claims =
+            claims.map(|claim| now + pace.of(world.memory.run(&world.config, &claim.task, model, gpu)));
+        for end in ends.chain(claims) {
+            self.slots.push(Reverse(end));
+            self.all_free = self.all_free.max(end);
+        }
+    }
+
+    /// At least this many slots, and no more than have been taken: the rest is free now.
+    fn widen(&mut self, slots: u32, now: Millis) {
+        while self.slots.len() < slots.max(1) as usize {
+            self.slots.push(Reverse(now));
+        }
+    }
+
+    /// Loads something that is usable from `ready` on.
+    pub(super) fn load(&mut self, what: Loaded<'w>, slots: u32, ready: Millis) {
+        self.loaded = what;
+        self.slots.clear();
+        self.widen(slots, ready);
+        self.all_free = self.all_free.max(ready);
+    }
+
+    /// When the first slot is free.
+    pub(super) fn free_at(&self) -> Millis {
+        self.slots.peek().map_or(self.all_free, |Reverse(at)| *at)
+    }
+
+    /// When nothing runs there any more.
+    pub(super) const fn all_free_at(&self) -> Millis {
+        self.all_free
+    }
+
+    /// How many things run there at once.
+    pub(super) fn width(&self) -> u64 {
+        self.slots.len().max(1) as u64
+    }
+
+    /// Takes the first free slot until `end`.
+    pub(super) fn take(&mut self, end: Millis) {
+        self.slots.pop();
+        self.slots.push(Reverse(end));
+        self.all_free = self.all_free.max(end);
+    }
+
+    /// What the picture calls it.
+    pub(super) fn key(&self) -> String {
+        self.gpu.map_or_else(|| CPU.to_owned(), Gpu::key)
+    }
+}
+
+/// The script host that is loaded, or that something runs on.
+fn running_host<'w>(world: &'w World, worker: &'w Worker) -> Option<&'w HostKey> {
+    let units = world.units_on(worker).filter(|unit| unit.is_live()).map(|unit| &unit.shape);
+    let claims = worker.claims.iter().filter_map(|entry| world.claims.get(entry));
+    units.chain(claims.map(|claim| &claim.queued.shape)).find_map(|shape| shape.host())
+}

@@ -1,0 +1,50 @@
+//! Why and when, asked of a living brain.
+
+use serde_json::{Value, json};
+
+use crate::support::rig::Rig;
+
+fn answer(rig: &Rig, words: &[&str]) -> Value {
+    let output = rig.command("gpuspool").args(words).arg("--json").output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+#[test]
+fn a_task_a_batch_and_a_gpu_say_why_and_when() {
+    let mut rig = Rig::new().gpus([12_227]).script("transcriber", "fake_transcribe.py", "warm");
+    let folder = rig.path("videos");
+    std::fs::create_dir_all(&folder).unwrap();
+    for n in 0..20 {
+        std::fs::write(folder.join(format!("clip-{n}.webm")), "slow").unwrap();
+    }
+    rig.start();
+    let words =
+        ["transcribe", folder.to_str().unwrap(), "--script", "transcriber", "--name", "talks", "--json"];
+    let submitted = rig.run("submit_batch", words);
+    let submitted: Value = serde_json::from_slice(&submitted.stdout).expect("what was submitted");
+    let batch = submitted["batches"][0]["batch_id"].as_str().expect("a batch").to_owned();
+    rig.run_until("times are known", |rig| rig.ended("complete") >= 4);
+    rig.drop_task(
+        "script",
+        1,
+        "last",
+        &json!({"script": "transcriber", "script_args": {
+            "input": folder.join("clip-0.webm"), "outputs": {},
+        }}),
+    );
+    rig.run_until("it is known", |rig| answer(rig, &["why", "last"])[0]["outcome"] == "waiting");
+
+    let last = &answer(&rig, &["eta", "last"])[0]["expected"];
+    let whole = &answer(&rig, &["eta", &batch])[0]["expected"];
+    let (start, end) = (last["starts_in_s"].as_f64().unwrap(), whole["ends_in_s"].as_f64().unwrap());
+    assert!(start > 2.0 && start < 40.0, "16 items of one second are ahead of it: {last}");
+    assert!(end > 2.0 && end < 40.0, "{whole}");
+    let everything = answer(&rig, &["eta"]);
+    assert_eq!(everything["batches"][0]["batch_id"], json!(batch), "{everything}");
+    let gpu = &answer(&rig, &["why", "0"])[0]["gpu"];
+    assert_eq!(gpu["state"], "script_busy", "{gpu}");
+    assert_eq!(gpu["why_not"][0]["code"], "full", "{gpu}");
+    let told = String::from_utf8(rig.run("gpuspool", ["why", "0"]).stdout).unwrap();
+    assert!(told.contains("tasks wait, and its slots (1) are taken"), "{told}");
+    rig.run_until("everything is complete", |rig| rig.ended("complete") == 21);
+}
