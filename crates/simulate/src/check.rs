@@ -23,7 +23,6 @@ use model::link::{EngineOrder, EngineState, StopWhy};
 use model::{AttemptKey, BatchId, Config, GpuMode, Millis, Task, TaskClass, TaskId, WorkerId};
 use policy::event::BatchFacts;
 
-use crate::arm::Arm;
 use crate::dice::Dice;
 use crate::scenario::Scenario;
 
@@ -267,12 +266,6 @@ impl Checks {
     pub(crate) fn memory(&mut self, at: Millis, gpu: usize, mib: u64, total: Option<u64>) {
         if let Some(total) = total.filter(|total| mib > *total) {
             self.broken(at, "no GPU holds more than it has", format!("{mib} of {total} MiB on GPU {gpu}"));
-        }
-    }
-
-    pub(crate) fn died(&mut self, arm: &Arm) {
-        if let Some(seen) = self.workers.get_mut(&arm.id) {
-            seen.told = None;
         }
     }
 

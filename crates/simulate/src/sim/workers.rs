@@ -208,7 +208,6 @@ impl Sim {
         let Some(held) = self.arms.get_mut(&number).filter(|held| !held.arm.dead) else { return };
         held.arm.dead = true;
         self.record.died(now, &held.arm);
-        self.checks.died(&held.arm);
         if !with_machine {
             let delay = Millis(self.dice.between(20, 5_000));
             self.later(delay, Happening::Buried(number));
