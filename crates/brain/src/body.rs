@@ -88,9 +88,8 @@ impl Body {
         loop {
             self.turn();
             if let Some(ending) = self.ending() {
-                let freed = matches!(ending, Ending::Freed | Ending::FreedWithHeld(_));
-                self.publisher.last(&self.world, clock::now(), self.hands.queues.notices(), freed);
-                if freed {
+                self.publisher.last(&self.world, clock::now(), self.hands.queues.notices());
+                if matches!(ending, Ending::Freed | Ending::FreedWithHeld(_)) {
                     self.requests.freed();
                 }
                 return ending;

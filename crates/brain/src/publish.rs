@@ -1,6 +1,6 @@
 //! Writes the picture, and what has been learned, at most so often.
 
-use model::{GpuState, Millis, Mode, Timestamp};
+use model::{GpuState, Millis, Timestamp};
 use policy::{PictureFrame, World};
 use spool::atomic;
 use spool::clock;
@@ -21,8 +21,6 @@ pub(crate) struct Publisher {
     frame: PictureFrame,
     /// Both clocks, read at one moment.
     clocks: Option<(Millis, Timestamp)>,
-    /// Whether the machine has been freed, and this is the last picture.
-    freed: bool,
     changed: bool,
     pictured: Option<Millis>,
     learned: Millis,
@@ -36,7 +34,6 @@ impl Publisher {
             layout,
             frame,
             clocks: None,
-            freed: false,
             changed: true,
             pictured: None,
             learned: clock::now(),
@@ -66,15 +63,8 @@ impl Publisher {
         }
     }
 
-    /// Writes both, at a clean stop. A brain that has freed the machine is no longer at it.
-    pub(crate) fn last(
-        &mut self,
-        world: &World,
-        now: Millis,
-        notices: impl Iterator<Item = String>,
-        freed: bool,
-    ) {
-        self.freed = freed;
+    /// Writes both, at a clean stop.
+    pub(crate) fn last(&mut self, world: &World, now: Millis, notices: impl Iterator<Item = String>) {
         self.write_picture(world, now, notices);
         self.write_learned(world, now);
     }
@@ -89,11 +79,6 @@ impl Publisher {
         self.frame.seq += 1;
         let mut picture = policy::picture(world, now, self.wall(now), self.frame.clone());
         picture.notices.extend(notices);
-        if self.freed {
-            picture.shutting_down = false;
-            picture.mode = Mode::Normal;
-            picture.gpus.values_mut().for_each(|gpu| gpu.draining = false);
-        }
         // The first writing is made durable: a replace of a name that never was durable can vanish in a power cut.
         let durable = self.pictured.is_none();
         match serde_json::to_vec_pretty(&picture).map_err(std::io::Error::other) {

@@ -98,7 +98,7 @@ impl World {
 
     /// What the machine as a whole is doing.
     pub(crate) fn mode(&self, now: Millis) -> Mode {
-        if self.down.is_some() {
+        if self.is_being_freed() {
             return Mode::Draining;
         }
         match self.exclusive(now) {

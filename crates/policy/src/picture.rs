@@ -64,7 +64,7 @@ pub fn picture(world: &World, now: Millis, wall: Timestamp, frame: PictureFrame)
         inventory,
         inventory_why,
         mode: world.mode(now),
-        shutting_down: world.down.is_some(),
+        shutting_down: world.is_being_freed(),
         gpus: gpus.map(|gpu| (gpu.key(), gpu_picture(world, gpu, moment, wanted.as_deref()))).collect(),
         cpu: cpu_picture(world, moment),
         boot_times: world.memory.boot_times(&world.config),
@@ -206,7 +206,7 @@ fn vram(world: &World, gpu: &Gpu, residents: &[Resident]) -> VramPicture {
 fn is_draining(world: &World, gpu: &Gpu, llm: bool, wanted: Option<&[&Shape]>) -> bool {
     let for_batch =
         || wanted.is_some_and(|shapes| shapes.iter().any(|shape| crate::place::fits(shape, &gpu.facts)));
-    world.down.is_some() || (llm && world.takes_scripts(gpu) && !world.is_lent(gpu) && for_batch())
+    world.is_being_freed() || (llm && world.takes_scripts(gpu) && !world.is_lent(gpu) && for_batch())
 }
 
 /// What it would take now.

@@ -243,6 +243,11 @@ impl World {
             && self.launching.values().all(|launching| launching.pending.is_none())
     }
 
+    /// Whether somebody wants the machine freed, and it is not yet.
+    pub(crate) fn is_being_freed(&self) -> bool {
+        self.down.is_some() && !self.is_down()
+    }
+
     /// Whether there is anything left to do. Batches that are not expanded into the queue yet count as something.
     #[must_use]
     pub fn rest(&self) -> Rest {

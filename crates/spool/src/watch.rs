@@ -56,8 +56,8 @@ enum Room {
     Queue(TaskClass, Priority),
     QueueParent,
     Workers,
-    /// A worker's folder, and how the names begin that matter to the watcher: never its own file.
-    Worker(WorkerId, &'static str),
+    /// A worker's folder, of which its reports matter.
+    Worker(WorkerId),
     Requests,
     Batches,
     Endings,
@@ -94,12 +94,6 @@ impl Watch {
         rooms.push((layout.requests(), Room::Requests));
         rooms.push((layout.batches(), Room::Batches));
         Self::of(layout, hints, rooms)
-    }
-
-    /// A worker's: its own orders, told as [`Hint::Worker`].
-    #[must_use]
-    pub fn orders(layout: &Layout, worker: &WorkerId, hints: UnboundedSender<Hint>) -> Self {
-        Self::of(layout, hints, vec![(layout.worker(worker), Room::Worker(worker.clone(), "orders"))])
     }
 
     /// A waiting command's: ends of tasks, and answers.
@@ -141,7 +135,7 @@ impl Watch {
     /// Watches a worker's reports from now on.
     pub fn add_worker(&mut self, worker: &WorkerId) {
         let folder = self.layout.worker(worker);
-        lock(&self.rooms).insert(folder.clone(), Room::Worker(worker.clone(), "reports"));
+        lock(&self.rooms).insert(folder.clone(), Room::Worker(worker.clone()));
         self.watch(&folder);
     }
 
@@ -219,7 +213,7 @@ fn polled(rooms: &BTreeMap<PathBuf, Room>) -> Vec<Hint> {
         let hint = match room {
             Room::Queue(..) | Room::QueueParent | Room::Endings => Hint::Poll,
             Room::Workers => Hint::Workers,
-            Room::Worker(worker, _) => Hint::Worker(worker.clone()),
+            Room::Worker(worker) => Hint::Worker(worker.clone()),
             Room::Requests => Hint::Requests,
             Room::Batches => Hint::Batches,
             Room::Answers => Hint::Answers,
@@ -265,7 +259,7 @@ fn hint_of(path: &Path, change: Change, kind: EventKind, rooms: &BTreeMap<PathBu
     if rooms.contains_key(path) && change == Change::Gone {
         // A watched folder itself; its watch would go on telling about the old one. Workers go for good.
         return match rooms.get(path) {
-            Some(Room::Worker(..)) => Some(Hint::Workers),
+            Some(Room::Worker(_)) => Some(Hint::Workers),
             _ => Some(Hint::Rescan),
         };
     }
@@ -278,8 +272,8 @@ fn hint_of(path: &Path, change: Change, kind: EventKind, rooms: &BTreeMap<PathBu
         // A queue folder was made again, or something else appeared beside the queues.
         Room::QueueParent => Some(Hint::Rescan),
         Room::Workers => (!starts(name, ".")).then_some(Hint::Workers),
-        Room::Worker(worker, begin) => {
-            let matters = starts(name, begin) && change != Change::Gone;
+        Room::Worker(worker) => {
+            let matters = starts(name, "reports") && change != Change::Gone;
             matters.then(|| Hint::Worker(worker.clone()))
         }
         Room::Requests => (change == Change::Whole && !starts(name, ".")).then_some(Hint::Requests),
@@ -391,11 +385,6 @@ mod tests {
         fs::write(layout.worker(&worker).join("log"), "x").unwrap();
         fs::write(layout.worker(&worker).join("reports.jsonl"), "x").unwrap();
         assert_eq!(until(&mut hints, &Hint::Worker(worker.clone())).len(), 1);
-        let (sender, mut of_worker) = unbounded_channel();
-        let _own = Watch::orders(&layout, &worker, sender);
-        fs::write(layout.worker(&worker).join("reports.jsonl"), "y").unwrap();
-        fs::write(layout.worker(&worker).join("orders.jsonl"), "y").unwrap();
-        assert_eq!(until(&mut of_worker, &Hint::Worker(worker.clone())).len(), 1);
         watch.remove_worker(&worker);
     }
 

@@ -224,7 +224,7 @@ fn down_lets_running_units_go_on_for_their_share_then_takes_them_back_and_frees_
     rig.tell(crate::Event::DownAsked { deadline: asked + Millis(60_000), now: false });
     rig.run_for(1_000);
     insta::assert_snapshot!(rig.why("queued"), @"the machine is being shut down");
-    assert!(!rig.world.is_down());
+    assert!(!rig.world.is_down() && rig.picture().shutting_down);
     rig.run_until("down", |rig| rig.world.is_down());
     let stops: Vec<Millis> = rig
         .log
@@ -247,6 +247,9 @@ fn a_gpu_that_is_freed_for_good_is_not_seen_to_boot_again() {
     rig.run_until("down", |rig| rig.world.is_down());
     let boots = rig.states(0).into_iter().filter(|state| *state == GpuState::BootingLlm).count();
     assert_eq!(boots, 1, "{:?}", rig.states(0));
+    let freed = rig.picture();
+    assert!(!freed.shutting_down && !freed.gpus["0"].draining, "nobody is at it any more");
+    assert_eq!(freed.mode, model::Mode::Normal);
 }
 
 #[test]
