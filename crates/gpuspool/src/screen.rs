@@ -133,7 +133,15 @@ fn mode(picture: &Picture) -> String {
         Mode::Draining => "BATCH (draining)",
         Mode::Exclusive => "BATCH (exclusive)",
     };
-    format!("Mode: {word}")
+    match (picture.system_ram_available_mb, picture.system_ram_mb) {
+        (Some(free), Some(total)) => format!("Mode: {word}   RAM: {} of {} GiB free", gib(free), gib(total)),
+        _ => format!("Mode: {word}"),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
+fn gib(mib: u64) -> String {
+    format!("{:.1}", mib as f64 / 1_024.0)
 }
 
 fn batches(frame: &Frame<'_>, batches: &BTreeMap<BatchId, BatchPicture>, paper: &mut Paper) {

@@ -55,6 +55,12 @@ pub struct Picture {
     pub batches: BTreeMap<BatchId, BatchPicture>,
     /// Leases (none can be held yet).
     pub leases: BTreeMap<String, LeasePicture>,
+    /// Memory of the machine in MiB; null where it is not known.
+    #[serde(default)]
+    pub system_ram_mb: Option<u64>,
+    /// What of it could be had without swapping.
+    #[serde(default)]
+    pub system_ram_available_mb: Option<u64>,
     /// Tasks that ended since this brain started, and how.
     pub ended: EndedPicture,
     /// Impossible things that were seen, by name; normally empty.
@@ -126,6 +132,13 @@ pub struct GpuPicture {
     pub residents: Vec<Resident>,
     /// What runs.
     pub slots: Vec<SlotPicture>,
+    /// Scripts that run on it.
+    #[serde(default)]
+    pub slots_used: u32,
+    /// Scripts that its memory has room for at once: of the first that waits, else of one that needs
+    /// `vram_per_job_mb`; null where nobody can say.
+    #[serde(default)]
+    pub slots_max: Option<u32>,
     /// Its lease.
     pub lease: Option<String>,
     /// The last states and when they began, the oldest first.

@@ -29,7 +29,7 @@ impl World {
             Event::Issued(action) => self.issued(at, *action),
             Event::Undone { action, .. } => self.undone(at, *action),
             Event::Inventory(inventory) => self.inventory(at, inventory),
-            Event::Read(reading) => self.read(reading),
+            Event::Read(reading) => self.read(at, reading),
             Event::Ram(ram) => self.ram = Some(ram),
             Event::Hour { hour, left } => self.hour(at, hour, left),
             Event::Queued { entry, task, order, not_before } => {
@@ -128,9 +128,9 @@ impl World {
     /// What is loaded and what runs on a GPU.
     pub(crate) fn scene(&self, gpu: &crate::gpu::Gpu) -> Scene {
         let Some(worker) = self.worker_on(gpu) else { return Scene::default() };
-        let mut scene = Scene { unloading: worker.sheds_hosts(), ..Scene::default() };
+        let mut scene = Scene::default();
         match worker.llm() {
-            None => {}
+            None => scene.unloading = worker.sheds_hosts(),
             Some(Llm::Booting { .. }) => scene.llm_boots = true,
             Some(Llm::Ready { .. }) => scene.llm_ready = true,
             Some(Llm::Failed { .. } | Llm::Unloading) => scene.unloading = true,

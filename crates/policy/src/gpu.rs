@@ -37,6 +37,10 @@ pub(crate) struct Gpu {
     pub cooling: Millis,
     /// The last reading.
     pub reading: Option<Reading>,
+    /// When that came.
+    pub read_at: Millis,
+    /// When something of ours was last seen to have gone from it.
+    pub shrunk_at: Millis,
     /// Memory in use while nothing of ours was loaded, in MiB.
     pub foreign_mib: Option<u64>,
     /// Failed boots by model.
@@ -128,6 +132,8 @@ impl Gpu {
             freed_at: None,
             cooling,
             reading: None,
+            read_at: Millis::ZERO,
+            shrunk_at: Millis::ZERO,
             foreign_mib: None,
             boot_failures: BTreeMap::new(),
             reload: None,
@@ -207,7 +213,7 @@ impl Gpu {
         self.transitions.push_back((state, at));
     }
 
-    /// Whether what programs of other people hold leaves enough for a task that fits here.
+    /// Whether what programs of other people hold leaves enough for a task that fits here and has the GPU for itself.
     pub(crate) fn has_room_for(&self, shape: &Shape) -> bool {
         let room = match (shape.needs.vram_mib, self.facts.total_mib, self.foreign_mib) {
             (Some(need), Some(total), Some(foreign)) => need.saturating_add(foreign) <= total,

@@ -4,10 +4,14 @@
 
 use std::collections::BTreeMap;
 
+use model::config::VramAccounting;
 use model::link::StopWhy;
 use model::{GpuUuid, Millis, TaskClass, TaskId};
 
+use crate::gpu::Gpu;
+use crate::queue::HostKey;
 use crate::unit::Unit;
+use crate::worker::Worker;
 use crate::world::World;
 
 /// A law that does not hold.
@@ -93,20 +97,60 @@ fn one_holder(world: &World, found: &mut Vec<Breach>) {
         }
         let units: Vec<&Unit> = world.units_on(worker).filter(|unit| unit.is_live()).collect();
         let llms = units.iter().filter(|unit| unit.class() == TaskClass::Llm).count();
-        if worker.gpu.is_some() && llms > 0 && units.len() > llms {
+        let colocates = world.config.resource_manager.colocate_scripts;
+        if worker.gpu.is_some() && !colocates && llms > 0 && units.len() > llms {
             breach(found, "I7", format!("worker {} has an LLM task and a script task", worker.id));
         }
         let parallel = worker.engine.as_ref().map_or(0, |engine| engine.parallel.max(1) as usize);
         if worker.engine.is_some() && llms > parallel {
             breach(found, "I7", format!("worker {} has {llms} LLM tasks and {parallel} slots", worker.id));
         }
-        if worker.gpu.is_some() && worker.engine.is_some() && units.len() > llms {
+        if worker.gpu.is_some() && !colocates && worker.engine.is_some() && units.len() > llms {
             breach(found, "I7", format!("worker {} runs a script where an LLM is ordered", worker.id));
         }
     }
     for (gpu, count) in holders.into_iter().filter(|(_, count)| *count > 1) {
         breach(found, "I7", format!("GPU {gpu} has {count} workers"));
     }
+    for worker in world.workers.values().filter(|worker| worker.serves()) {
+        if let Some(detail) = world.gpu_of(&worker.id).and_then(|gpu| over_granted(world, gpu, worker)) {
+            breach(found, "I7", detail);
+        }
+    }
+}
+
+/// What was granted on a GPU by what was stated of it: all of the GPU for one, all but the headroom for several. What
+/// was only measured may turn out to be more after it was granted; that is no breach.
+fn over_granted(world: &World, gpu: &Gpu, worker: &Worker) -> Option<String> {
+    let total = gpu.facts.total_mib?;
+    let manager = &world.config.resource_manager;
+    let (mut units, mut sum) = (0_u64, 0_u64);
+    let live = world.units_on(worker).filter(|unit| unit.is_live()).map(|unit| &unit.shape);
+    let claims = worker.claims.iter().filter_map(|entry| world.claims.get(entry));
+    let mut hosts: BTreeMap<&HostKey, (u64, u64)> = BTreeMap::new();
+    for shape in live.chain(claims.map(|claim| &claim.queued.shape)) {
+        let Some(key) = shape.host() else { continue };
+        let stated = shape.needs.vram_mib.unwrap_or(0);
+        let mib = match manager.vram_accounting {
+            VramAccounting::Declared if shape.vram_stated => stated.max(manager.vram_per_job_mb),
+            VramAccounting::Declared => manager.vram_per_job_mb,
+            VramAccounting::Measured => stated,
+        };
+        let (count, each) = hosts.entry(key).or_default();
+        (*count, *each) = (*count + 1, mib.max(*each));
+    }
+    for (key, (count, each)) in hosts {
+        // Orders given ahead wait for a host: no more run than hosts may stay.
+        let kept = worker.hosts.iter().filter(|order| key.is(&order.script, order.model.as_deref()));
+        let kept: u64 = kept.map(|order| u64::from(order.count)).sum();
+        let count = if key.warm { count.min(kept.max(1)) } else { count };
+        units += count;
+        sum = sum.saturating_add(count.saturating_mul(each));
+    }
+    let room = if units > 1 { total.saturating_sub(manager.vram_headroom_mb) } else { total };
+    (units > 1 && sum > room).then(|| {
+        format!("GPU {} has {room} MiB for its {units} units, and {sum} MiB were granted", gpu.key())
+    })
 }
 
 /// I7 under `gpu_lock: "single"`: nothing starts on a GPU while anything runs on one.

@@ -164,6 +164,27 @@ impl Memory {
         }
     }
 
+    /// A host of this script and model was seen to use this much of a GPU's memory, in MiB.
+    pub(crate) fn used(&mut self, script: &str, model: Option<&str>, mib: u64) {
+        keep(self.learned.vram_mib.entry(host_name(script, model)).or_default(), mib);
+    }
+
+    /// The most that the latest hosts of this script and model were seen to use, in MiB; none where none was seen.
+    pub(crate) fn vram_by_name(&self, script: &str, model: Option<&str>) -> Option<u64> {
+        if self.learned.vram_mib.is_empty() {
+            return None;
+        }
+        self.learned.vram_mib.get(&host_name(script, model))?.iter().max().copied()
+    }
+
+    /// The same by its key.
+    pub(crate) fn vram(&self, script: &model::task::Script, model: Option<&str>) -> Option<u64> {
+        if self.learned.vram_mib.is_empty() {
+            return None;
+        }
+        self.vram_by_name(&script.to_string(), model)
+    }
+
     /// A GPU completed a task.
     pub(crate) fn completed(&mut self, gpu: &GpuUuid) {
         *self.learned.tasks_completed.entry(gpu.clone()).or_default() += 1;
@@ -319,7 +340,12 @@ pub(crate) fn run_name(config: &Config, task: &Task, llm: Option<&str>) -> Strin
 
 /// The name run times of this host's tasks are kept by.
 pub(crate) fn run_name_of(host: &HostKey) -> String {
-    format!("{}/{}", host.name(), host.model.as_deref().unwrap_or_default())
+    host_name(&host.name(), host.model.as_deref())
+}
+
+/// The name of a script and its model.
+fn host_name(script: &str, model: Option<&str>) -> String {
+    format!("{script}/{}", model.unwrap_or_default())
 }
 
 fn host_boot_name(script: &str, model: Option<&str>) -> String {

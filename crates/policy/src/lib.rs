@@ -36,6 +36,7 @@ mod place;
 mod plan;
 mod queue;
 mod retry;
+mod room;
 mod state;
 mod tenure;
 #[cfg(test)]

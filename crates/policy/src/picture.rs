@@ -8,7 +8,9 @@ use model::picture::{
     BatchPicture, CpuPicture, GpuPicture, HeadPicture, PICTURE_SCHEMA_VERSION, Picture, QueuePicture,
     Resident, SAID_SHOWN, SaidPicture, SlotPicture, VramPicture,
 };
-use model::{BatchId, Entry, GpuState, InventorySource, Millis, Priority, TaskClass, Timestamp};
+use model::{
+    BatchId, Entry, GpuState, InventorySource, Millis, Priority, Reason, TaskClass, TaskId, Timestamp,
+};
 
 use crate::batch::Batch;
 use crate::forecast::{self, Pace, expected_end};
@@ -54,6 +56,10 @@ pub fn picture(world: &World, now: Millis, wall: Timestamp, frame: PictureFrame)
     let (inventory, inventory_why) = world.inventory.clone().unwrap_or_default();
     let wanted = wanted_by_batches(world, now);
     let gpus = world.gpus.values();
+    let heads = plan(world, now).heads;
+    let waiting = heads.iter().flat_map(|(task_id, _)| world.queue.by_id(task_id));
+    let mut waiting = waiting.filter_map(|entry| world.queue.get(entry)).map(|item| &item.shape);
+    let next = waiting.find(|shape| shape.host().is_some() && !shape.in_cpu_lane());
     Picture {
         schema_version: PICTURE_SCHEMA_VERSION,
         seq: frame.seq,
@@ -65,16 +71,18 @@ pub fn picture(world: &World, now: Millis, wall: Timestamp, frame: PictureFrame)
         inventory_why,
         mode: world.mode(now),
         shutting_down: world.is_being_freed(),
-        gpus: gpus.map(|gpu| (gpu.key(), gpu_picture(world, gpu, moment, wanted.as_deref()))).collect(),
+        gpus: gpus.map(|gpu| (gpu.key(), gpu_picture(world, gpu, moment, wanted.as_deref(), next))).collect(),
         cpu: cpu_picture(world, moment),
         boot_times: world.memory.boot_times(&world.config),
-        queues: queues(world, moment),
+        queues: queues(world, moment, &heads),
         batches: world
             .batches
             .iter()
             .map(|(id, batch)| (id.clone(), batch_picture(world, batch, moment)))
             .collect(),
         leases: BTreeMap::new(),
+        system_ram_mb: world.ram.map(|ram| ram.total_mib),
+        system_ram_available_mb: world.ram.map(|ram| ram.available_mib),
         ended: world.ended,
         anomalies: world.anomalies.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
         said: said(world, moment),
@@ -89,7 +97,13 @@ pub(crate) fn wanted_by_batches(world: &World, now: Millis) -> Option<Vec<&Shape
     Some(lines.filter(|shape| exclusive.has(shape.batch.as_ref())).collect())
 }
 
-pub(crate) fn gpu_picture(world: &World, gpu: &Gpu, moment: Moment, wanted: Option<&[&Shape]>) -> GpuPicture {
+pub(crate) fn gpu_picture(
+    world: &World,
+    gpu: &Gpu,
+    moment: Moment,
+    wanted: Option<&[&Shape]>,
+    next: Option<&Shape>,
+) -> GpuPicture {
     let worker = world.worker_on(gpu);
     let (state, since) = gpu.state_at(moment.now);
     let mut units: Vec<&Unit> = worker
@@ -119,6 +133,10 @@ pub(crate) fn gpu_picture(world: &World, gpu: &Gpu, moment: Moment, wanted: Opti
         transitions.push((state, moment.of(since)));
     }
     let residents = residents(world, worker);
+    let scripts = units.iter().filter(|unit| unit.class() == TaskClass::Script).count();
+    let scripts = u32::try_from(scripts).unwrap_or(u32::MAX);
+    let slots_max = world.slots_max(gpu, worker, next).map(|most| most.max(scripts));
+    let has_slot = slots_max.is_some_and(|most| scripts < most);
     GpuPicture {
         state,
         model,
@@ -137,8 +155,10 @@ pub(crate) fn gpu_picture(world: &World, gpu: &Gpu, moment: Moment, wanted: Opti
         vram: vram(world, gpu, &residents),
         health: gpu.health,
         draining: is_draining(world, gpu, llm.is_some(), wanted),
-        accepts: accepts(world, gpu, worker, state, units.len(), wanted.is_none() || world.is_lent(gpu)),
+        accepts: accepts(world, gpu, worker, state, &units, has_slot, wanted.is_none() || world.is_lent(gpu)),
         residents,
+        slots_used: scripts,
+        slots_max,
         slots: units.iter().filter_map(|unit| Some(slot(world, worker?, unit, moment))).collect(),
         lease: None,
         transitions,
@@ -215,7 +235,8 @@ fn accepts(
     gpu: &Gpu,
     worker: Option<&Worker>,
     state: GpuState,
-    load: usize,
+    units: &[&Unit],
+    has_slot: bool,
     llms: bool,
 ) -> Vec<TaskClass> {
     let Some(worker) = worker.filter(|worker| worker.serves() && gpu.is_usable() && world.down.is_none())
@@ -223,6 +244,7 @@ fn accepts(
         return Vec::new();
     };
     let parallel = worker.reports.engine.as_ref().map_or(1, |engine| engine.parallel.max(1));
+    let requests = units.iter().filter(|unit| unit.class() == TaskClass::Llm).count();
     let mut takes = Vec::new();
     match state {
         GpuState::Idle => {
@@ -233,8 +255,14 @@ fn accepts(
                 takes.push(TaskClass::Script);
             }
         }
-        GpuState::LlmReady | GpuState::LlmBusy if llms && load < parallel as usize => {
-            takes.push(TaskClass::Llm)
+        GpuState::BootingScript | GpuState::ScriptBusy if has_slot => takes.push(TaskClass::Script),
+        GpuState::LlmReady | GpuState::LlmBusy => {
+            if llms && requests < parallel as usize {
+                takes.push(TaskClass::Llm);
+            }
+            if world.config.resource_manager.colocate_scripts && has_slot {
+                takes.push(TaskClass::Script);
+            }
         }
         _ => {}
     }
@@ -254,8 +282,7 @@ fn cpu_picture(world: &World, moment: Moment) -> CpuPicture {
     }
 }
 
-fn queues(world: &World, moment: Moment) -> BTreeMap<TaskClass, QueuePicture> {
-    let heads = plan(world, moment.now).heads;
+fn queues(world: &World, moment: Moment, heads: &[(TaskId, Reason)]) -> BTreeMap<TaskClass, QueuePicture> {
     let entry_of = |task_id, class| world.queue.by_id(task_id).find(|entry| entry.class == class);
     let head_of = |class| heads.iter().find_map(|(task_id, _)| entry_of(task_id, class));
     let wanted: Vec<&Entry> = TaskClass::ALL.into_iter().filter_map(head_of).collect();

@@ -21,6 +21,7 @@ mod evict;
 mod exclusive;
 mod fill;
 mod heads;
+mod hold;
 mod launch;
 mod pause;
 mod reload;

@@ -57,7 +57,11 @@ impl HostKey {
 
     /// Whether a host by this name and model is this one.
     pub(crate) fn is(&self, script: &str, model: Option<&str>) -> bool {
-        self.warm && self.script.to_string() == script && self.model.as_deref() == model
+        let same = match &self.script {
+            Script::Registered(name) => name == script,
+            Script::File(path) => path.to_str() == Some(script),
+        };
+        same && self.warm && self.model.as_deref() == model
     }
 }
 

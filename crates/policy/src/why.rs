@@ -280,9 +280,12 @@ fn of_script(world: &World, now: Millis, item: &Queued) -> Reason {
     if let Some(held) = of_rules(world, now, item) {
         return held;
     }
-    let idle = able.iter().find(|(gpu, worker)| {
-        gpu.state_at(now).0 == GpuState::Idle && worker.is_some_and(|worker| worker.load() == 0)
-    });
+    let ready = |gpu: &Gpu, worker: Option<&Worker>| match gpu.state_at(now).0 {
+        GpuState::Idle => worker.is_some_and(|worker| worker.load() == 0),
+        GpuState::BootingScript | GpuState::ScriptBusy => world.has_room(gpu, worker, &item.shape),
+        _ => false,
+    };
+    let idle = able.iter().find(|(gpu, worker)| ready(gpu, *worker));
     if let Some((gpu, _)) = idle {
         if let (Some(need), Some(total), Some(foreign)) =
             (item.shape.needs.vram_mib, gpu.facts.total_mib, gpu.foreign_mib)

@@ -22,7 +22,8 @@ pub fn why_gpu(world: &World, now: Millis, name: &str) -> Option<GpuReason> {
     let gpu = world.gpus.values().find(|gpu| gpu.key() == name || gpu.facts.uuid.as_str() == name)?;
     let wanted = wanted_by_batches(world, now);
     // Only distances in time are told, so any wall clock will do.
-    let picture = gpu_picture(world, gpu, Moment { now, wall: Timestamp::UNIX_EPOCH }, wanted.as_deref());
+    let moment = Moment { now, wall: Timestamp::UNIX_EPOCH };
+    let picture = gpu_picture(world, gpu, moment, wanted.as_deref(), None);
     let (state, since) = gpu.state_at(now);
     let until = |at: Millis| (at - now).as_secs_f64().max(0.0);
     let ready_at = match state {

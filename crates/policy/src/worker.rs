@@ -26,6 +26,8 @@ pub(crate) struct Worker {
     pub engine_at: Millis,
     /// The hosts in its orders.
     pub hosts: Vec<HostOrder>,
+    /// When these last changed.
+    pub hosts_at: Millis,
     /// The highest generation used.
     pub generation: u64,
     /// Whether it was told to leave.
@@ -101,30 +103,32 @@ impl Worker {
         !self.dead && self.reports.phase != Phase::Left
     }
 
-    /// Whether a host may stay by its orders.
-    fn allows(&self, host: &HostReport) -> bool {
-        self.hosts
-            .iter()
-            .any(|order| order.count > 0 && order.script == host.script && order.model == host.model)
+    /// Its hosts, and whether each may stay by its orders: of one kind the first ones, as the worker itself counts.
+    pub(crate) fn hosts_and_whether_they_stay(&self) -> impl Iterator<Item = (&HostReport, bool)> {
+        let hosts = if self.dead { &[][..] } else { self.reports.hosts.as_slice() };
+        hosts.iter().enumerate().map(move |(at, host)| {
+            let same = |other: &&HostReport| {
+                other.script == host.script
+                    && other.model == host.model
+                    && other.state != HostState::Unloading
+            };
+            let before = hosts[..at].iter().filter(same).count();
+            let mine = |order: &&HostOrder| order.script == host.script && order.model == host.model;
+            let kept: u32 = self.hosts.iter().filter(mine).map(|order| order.count).sum();
+            let stays = host.state != HostState::Unloading && before < kept as usize;
+            (host, stays)
+        })
     }
 
     /// Hosts that stay loaded between tasks.
     pub(crate) fn residents(&self) -> impl Iterator<Item = &HostReport> {
-        let alive = !self.dead;
-        self.reports
-            .hosts
-            .iter()
-            .filter(move |host| alive && host.state != HostState::Unloading && self.allows(host))
+        self.hosts_and_whether_they_stay().filter(|(_, stays)| *stays).map(|(host, _)| host)
     }
 
     /// Whether hosts are still there that may not stay.
     pub(crate) fn sheds_hosts(&self) -> bool {
-        let goes = |host: &HostReport| match host.state {
-            HostState::Unloading => true,
-            HostState::Booting | HostState::Idle => !self.allows(host),
-            HostState::Busy => false,
-        };
-        !self.dead && self.reports.hosts.iter().any(goes)
+        let mut hosts = self.hosts_and_whether_they_stay();
+        hosts.any(|(host, stays)| !stays && host.state != HostState::Busy)
     }
 
     /// Whether a loaded host of this key is there.
@@ -133,9 +137,11 @@ impl Worker {
             .any(|host| host.state != HostState::Booting && key.is(&host.script, host.model.as_deref()))
     }
 
-    /// Whether its orders let a host of this key stay, `count` times.
-    pub(crate) fn keeps(&self, key: &HostKey, count: u32) -> bool {
-        self.hosts.iter().any(|order| order.count >= count && key.is(&order.script, order.model.as_deref()))
+    /// How many of the units on its GPU can have begun at once: requests of its LLM, and hosts that may stay.
+    pub(crate) fn at_once(&self) -> usize {
+        let hosts: u32 = self.hosts.iter().map(|order| order.count).sum();
+        let requests = self.engine.as_ref().map_or(0, |engine| engine.parallel.max(1));
+        (hosts.max(1)).max(requests) as usize
     }
 
     /// Units and claims.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use engine::protocol::{Job, Progress, Told};
 use engine::server::Boot;
 use model::config::{Auto, HostKind, ScriptEntry};
-use model::link::{EngineOrder, EngineState, HostOrder, HostState, StopWhy, Wish};
+use model::link::{EngineOrder, EngineState, HostOrder, StopWhy, Wish};
 use model::task::{Script, ScriptWork, TaskError, Work};
 use model::{AttemptKey, FailureClass};
 use spool::clock;
@@ -327,7 +327,7 @@ impl Arm {
     }
 
     fn start_script(&mut self, key: &AttemptKey, work: &ScriptWork) -> Start {
-        if self.scripts_running() >= self.script_slots() {
+        if self.scripts_running() >= self.script_slots().unwrap_or(usize::MAX) {
             return Start::NotYet;
         }
         if let Err(error) = scripts::check_input(work) {
@@ -365,8 +365,10 @@ impl Arm {
             let on = On::Host(seat.id);
             return Start::Started(Begun { on, log: Some(log), halt: Some(halt), yields: seat.yields });
         }
-        let booting = |seat: &HostSeat| seat.key == *host && seat.report.state == HostState::Booting;
-        if !self.unloading() && !self.hosts.iter().any(booting) {
+        // One that runs may be waited for; more than may stay are never loaded.
+        let orders = self.host_orders();
+        let there = self.hosts.iter().filter(|seat| seat.key == *host && !seat.is_ending()).count();
+        if !self.unloading() && there < self.allowed(&orders, host).max(1) {
             let path =
                 self.config.scripts.get(&host.script).map(|entry| entry.path.clone()).unwrap_or_default();
             if let Err(error) = self.start_host(host.clone(), &path) {
@@ -392,16 +394,16 @@ impl Arm {
         self.attempts.values().filter(|one| matches!(one.on(), Some(On::Once | On::Host(_)))).count()
     }
 
-    /// On a GPU one at a time, or as many as hosts may stay; in the CPU lane as configured.
-    fn script_slots(&self) -> usize {
+    /// In the CPU lane as many as configured. On a GPU the brain counts its memory and orders what fits: a host runs one
+    /// task at a time, as many hosts are loaded as may stay, and a script of one process a task begins at once.
+    fn script_slots(&self) -> Option<usize> {
         if self.shop.around.gpu.is_some() {
-            let hosts: u32 = self.host_orders().iter().map(|order| order.count).sum();
-            return usize::try_from(hosts.max(1)).unwrap_or(usize::MAX);
+            return None;
         }
-        match self.config.cpu_slots {
+        Some(match self.config.cpu_slots {
             Auto::Set(slots) => usize::try_from(slots.max(1)).unwrap_or(usize::MAX),
             Auto::Auto => std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)),
-        }
+        })
     }
 }
 

@@ -359,6 +359,9 @@ impl Life {
         let mut log = self.shop.log(&task.log);
         let say = self.shop.listener(&task.job.key);
         let Served { outcome, alive } = host.run(&task.job, &mut log, say, brake, self.shop.grace()).await;
+        // What ran out of memory may have left it in pieces: the next task gets a fresh process.
+        let oom = matches!(&outcome, Outcome::Failed(error) if error.class == FailureClass::Oom);
+        let alive = alive && !oom;
         if !alive {
             self.say(HostTurn::Ending);
             if let Err(stuck) = host.stop(self.shop.grace()).await {

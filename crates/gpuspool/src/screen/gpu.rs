@@ -28,7 +28,11 @@ pub(super) fn rows(frame: &Frame<'_>, picture: &Picture, paper: &mut Paper) {
     let mut gpus: Vec<(&String, &GpuPicture)> = picture.gpus.iter().collect();
     gpus.sort_by_key(|(key, _)| (key.len(), key.as_str()));
     for (key, gpu) in gpus {
-        let tasks = if gpu.draining { "draining".into() } else { format!("tasks: {}", gpu.tasks_completed) };
+        let tasks = match gpu.slots_max {
+            _ if gpu.draining => "draining".into(),
+            Some(most) if gpu.slots_used > 0 && most > 1 => format!("{}/{most} slots", gpu.slots_used),
+            _ => format!("tasks: {}", gpu.tasks_completed),
+        };
         let (what, doing) = if gpu.health == Health::Lost {
             (product(&gpu.name), "its driver lost it".to_owned())
         } else {

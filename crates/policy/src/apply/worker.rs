@@ -81,6 +81,7 @@ impl World {
             engine_before: None,
             engine_at,
             hosts: orders.hosts,
+            hosts_at: at,
             leave: orders.leave,
             since: at,
             dead: false,
@@ -169,7 +170,14 @@ impl World {
             worker.reports.attempts = reports.attempts;
         } else {
             let known: Vec<(String, Option<String>, u32)> = loads(&worker.reports);
+            let before = (worker.reports.engine.is_some(), worker.reports.hosts.len());
             worker.reports = reports;
+            let shrunk =
+                before.1 > worker.reports.hosts.len() || (before.0 && worker.reports.engine.is_none());
+            let gpu = worker.gpu.clone().filter(|_| shrunk);
+            if let Some(gpu) = gpu.and_then(|uuid| self.gpus.get_mut(&uuid)) {
+                gpu.shrunk_at = at;
+            }
             self.learn_hosts(id, &known);
         }
         self.hear(at, id);
@@ -327,8 +335,7 @@ impl World {
         if worker.dead {
             return;
         }
-        let slots = worker.engine.as_ref().map_or(1, |engine| engine.parallel.max(1));
-        let slots = if worker.gpu.is_none() { None } else { Some(slots as usize) };
+        let slots = if worker.gpu.is_none() { None } else { Some(worker.at_once()) };
         worker.dead = true;
         let meant_to = worker.leave || worker.reports.phase == model::link::Phase::Left;
         let lived = at - worker.since;

@@ -7,11 +7,14 @@ use model::link::{EngineOrder, HostOrder, StopWhy};
 use model::task::GpuRequirement;
 use model::{AttemptKey, Entry, GpuState, Millis, Reason, Saying, Task, TaskId, WorkerId};
 
+use super::hold::Hold;
+use super::scripts::Seeker;
 use crate::action::{Action, Plan};
 use crate::exclusive::Exclusive;
 use crate::gpu::Gpu;
 use crate::model_choice::Choice;
-use crate::queue::{HostKey, Shape};
+use crate::queue::Shape;
+use crate::room::{Holder, Room};
 use crate::worker::{Llm, Worker};
 use crate::world::World;
 
@@ -31,6 +34,10 @@ pub(super) struct Draft<'w> {
     pub drained: u64,
     /// What the job types were granted, this plan's starts included: on the GPUs, and in the CPU lane.
     grants: [Grants; 2],
+    /// The largest need, in MiB, that a script that waits has stated.
+    pub largest_waiting: Option<u64>,
+    /// Whether scripts of more than one shape wait, or LLM tasks beside them: only then can one be in another's way.
+    pub is_mixed: bool,
     actions: Vec<Action>,
     wake_at: Option<Millis>,
     heads: Vec<(TaskId, Reason)>,
@@ -54,9 +61,24 @@ pub(super) struct Desk<'w> {
     pub taken: bool,
     /// For tasks of which shape an LLM made room here.
     pub kept_for: Option<&'w Shape>,
-    /// The script it runs, and how long what it was given should take, for orders ahead.
-    pub running: Option<(&'w HostKey, Millis)>,
+    /// Its memory: what holds some of it, what was decided included.
+    pub room: Room<'w>,
+    /// How long its script units should take all together, for orders ahead; none where it has other units.
+    pub work: Option<Millis>,
+    /// What of a higher rank waits for it.
+    pub hold: Option<Hold>,
+    /// Scripts that this plan starts here, and when they should end.
+    pub starts: Vec<(Millis, Holder<'w>)>,
+    /// Until when what is on its way out is waited for; none where nothing is.
+    freed_by: Option<Millis>,
+    /// Whether that took too long.
+    is_stuck: bool,
+    /// Where its order of hosts stands among the actions of this plan.
+    hosts_order: Option<usize>,
 }
+
+/// How long room that is being freed is waited for, before those it was meant for look elsewhere.
+const FREED_WITHIN: Millis = Millis::from_secs(60);
 
 /// The LLM of a desk.
 pub(super) struct DeskLlm<'w> {
@@ -79,6 +101,8 @@ impl<'w> Draft<'w> {
             locked_out: None,
             drained: 0,
             grants: [false, true].map(|in_cpu_lane| world.grants(in_cpu_lane).clone()),
+            largest_waiting: None,
+            is_mixed: false,
             actions: Vec::new(),
             wake_at: None,
             heads: Vec::new(),
@@ -101,10 +125,26 @@ impl<'w> Draft<'w> {
             }
         }
         draft.desks.sort_by_key(|desk| (desk.gpu.health, desk.gpu.facts.index));
+        let freed_by: Vec<Millis> = draft.desks.iter().filter_map(|desk| desk.freed_by).collect();
+        for time in freed_by {
+            draft.wake(time);
+        }
+        draft.look_at_needs();
         if let Some(due) = world.queue.next_due(now) {
             draft.wake(due);
         }
         draft
+    }
+
+    fn look_at_needs(&mut self) {
+        let mut kinds = 0_usize;
+        for (shape, _) in self.world.queue.lines().filter(|(shape, _)| !shape.in_cpu_lane()) {
+            kinds += 1;
+            if shape.host().is_some() {
+                self.largest_waiting = self.largest_waiting.max(shape.needs.vram_mib);
+            }
+        }
+        self.is_mixed = kinds > 1;
     }
 
     /// Time alone changes the answer at this instant.
@@ -171,10 +211,37 @@ impl<'w> Draft<'w> {
         self.act(Action::Engine { worker, engine });
     }
 
-    /// Lets only these hosts stay on a desk.
-    pub(super) fn order_hosts(&mut self, desk: usize, hosts: Vec<HostOrder>) {
-        let worker = self.desks[desk].worker.id.clone();
-        self.act(Action::Hosts { worker, hosts });
+    /// Lets the hosts stay on a desk that its ledger keeps: one order a plan.
+    pub(super) fn order_hosts(&mut self, desk: usize) {
+        let found = &mut self.desks[desk];
+        let kept = found.room.lines.iter().filter(|line| line.kept > 0);
+        let hosts = kept.filter_map(|line| match line.who {
+            Holder::Host(script, model) => Some(HostOrder {
+                script: script.to_owned(),
+                model: model.map(str::to_owned),
+                count: line.kept,
+            }),
+            Holder::Llm(_) | Holder::Once(..) => None,
+        });
+        let action = Action::Hosts { worker: found.worker.id.clone(), hosts: hosts.collect() };
+        match found.hosts_order {
+            Some(at) => self.actions[at] = action,
+            None => {
+                found.hosts_order = Some(self.actions.len());
+                self.actions.push(action);
+            }
+        }
+    }
+
+    /// Lets no idle host stay on a desk.
+    pub(super) fn clear_hosts(&mut self, desk: usize) {
+        for line in &mut self.desks[desk].room.lines {
+            if matches!(line.who, Holder::Host(..)) {
+                line.leaving += line.kept.saturating_sub(line.units);
+                line.kept = line.kept.min(line.units);
+            }
+        }
+        self.order_hosts(desk);
     }
 
     pub(super) fn finish(self) -> Plan {
@@ -184,7 +251,12 @@ impl<'w> Draft<'w> {
 
 impl<'w> Desk<'w> {
     fn new(world: &'w World, gpu: &'w Gpu, worker: &'w Worker, now: Millis) -> Self {
-        let live = world.units_on(worker).filter(|unit| unit.is_live()).count();
+        let live = world.units_on(worker).filter(|unit| unit.is_live());
+        let (live, requests) = live.fold((0, 0), |(live, requests), unit| {
+            (live + 1, requests + usize::from(unit.shape.host().is_none()))
+        });
+        let claims = worker.claims.iter().filter_map(|entry| world.claims.get(entry));
+        let requests = requests + claims.filter(|claim| claim.queued.shape.host().is_none()).count();
         let load = live + worker.claims.len();
         let llm = match worker.llm() {
             Some(Llm::Ready { report }) => Some(DeskLlm {
@@ -192,7 +264,7 @@ impl<'w> Desk<'w> {
                 model: &report.model,
                 parallel: report.parallel.max(1),
                 ready: true,
-                free: report.parallel.max(1).saturating_sub(u32::try_from(load).unwrap_or(u32::MAX)),
+                free: report.parallel.max(1).saturating_sub(u32::try_from(requests).unwrap_or(u32::MAX)),
             }),
             Some(Llm::Booting { order }) => Some(DeskLlm {
                 preset: &order.preset,
@@ -204,17 +276,52 @@ impl<'w> Desk<'w> {
             Some(Llm::Failed { .. } | Llm::Unloading) | None => None,
         };
         let cover = llm.as_ref().filter(|llm| !llm.ready).map_or(0, |llm| u64::from(llm.parallel));
+        let state = gpu.state_at(now).0;
+        let room = Room::of(world, gpu, Some(worker));
+        let freed_by = freed_by(gpu, worker, state, &room);
         Self {
             gpu,
             worker,
-            state: gpu.state_at(now).0,
+            state,
             load,
             llm,
             cover,
             promised: None,
             taken: false,
             kept_for: kept_for(world, gpu, now),
-            running: running_script(world, gpu, worker),
+            work: work(world, gpu, worker),
+            room,
+            hold: None,
+            starts: Vec::new(),
+            freed_by: freed_by.filter(|time| *time > now),
+            is_stuck: freed_by.is_some_and(|time| time <= now),
+            hosts_order: None,
+        }
+    }
+
+    /// Whether scripts may start here now as far as its state goes; their memory is another question.
+    pub(super) fn is_open(&self, draft: &Draft<'_>) -> bool {
+        let colocates = draft.world.config.resource_manager.colocate_scripts;
+        !self.taken
+            && match self.state {
+                GpuState::Idle | GpuState::BootingScript | GpuState::ScriptBusy => self.llm.is_none(),
+                GpuState::LlmReady | GpuState::LlmBusy => {
+                    colocates && self.llm.as_ref().is_some_and(|llm| llm.ready)
+                }
+                GpuState::BootingLlm | GpuState::Cooling => false,
+            }
+    }
+
+    /// Whether something leaves it, and no LLM is meant to stay.
+    pub(super) fn frees_soon(&self) -> bool {
+        let leaves = self.state == GpuState::Cooling || self.freed_by.is_some();
+        leaves && !self.is_stuck && !self.taken && self.llm.is_none()
+    }
+
+    /// What it is held for goes on having the rest.
+    pub(super) fn spend(&mut self, seeker: &Seeker<'_>) {
+        if let (Some(hold), Some(mib)) = (&mut self.hold, seeker.need.counted) {
+            hold.spare = hold.spare.saturating_sub(mib);
         }
     }
 
@@ -239,7 +346,7 @@ impl<'w> Desk<'w> {
 
     /// Whether it is on its way to idle, for nobody in particular.
     pub(super) fn is_coming(&self) -> bool {
-        self.state == GpuState::Cooling && self.load == 0 && !self.taken
+        self.state == GpuState::Cooling && self.load == 0 && !self.taken && !self.is_stuck
     }
 
     /// Whether an LLM is loaded and runs nothing.
@@ -251,15 +358,21 @@ impl<'w> Desk<'w> {
     pub(super) fn has_resident(&self) -> bool {
         self.worker.residents().next().is_some()
     }
-
-    /// Whether a host is loaded that is not this one.
-    pub(super) fn has_other_resident(&self, key: &HostKey) -> bool {
-        self.worker.residents().any(|host| !key.is(&host.script, host.model.as_deref()))
-    }
 }
 
-/// The one script a worker was given, and the expected length of all it was given of it.
-fn running_script<'w>(world: &'w World, gpu: &Gpu, worker: &'w Worker) -> Option<(&'w HostKey, Millis)> {
+/// Until when what is on its way out of a GPU is waited for; none where nothing is.
+fn freed_by(gpu: &Gpu, worker: &Worker, state: GpuState, room: &Room<'_>) -> Option<Millis> {
+    let leaves = room.lines.iter().any(|line| line.leaving > 0);
+    let since = match state {
+        GpuState::Cooling if gpu.freed_at.is_none() => gpu.since,
+        _ if leaves => worker.hosts_at.max(worker.engine_at),
+        _ => return None,
+    };
+    Some(since + FREED_WITHIN)
+}
+
+/// How long the script units of a worker should take all together; none where it has others, or scripts of two kinds.
+fn work(world: &World, gpu: &Gpu, worker: &Worker) -> Option<Millis> {
     let units = world.units_on(worker).filter(|unit| unit.is_live()).map(|unit| (&unit.shape, &unit.task));
     let claims = worker.claims.iter().filter_map(|entry| world.claims.get(entry));
     let claims = claims.map(|claim| (&claim.queued.shape, &claim.task));
@@ -274,7 +387,7 @@ fn running_script<'w>(world: &'w World, gpu: &Gpu, worker: &'w Worker) -> Option
         let estimate = world.memory.run(&world.config, task, None, Some(&gpu.facts.name));
         sum = sum + estimate.p50.max(Millis(1));
     }
-    host.map(|host| (host, sum))
+    Some(sum)
 }
 
 /// The shape of the task that room was made for, as long as it waits and it is not too late.

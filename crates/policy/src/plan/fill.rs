@@ -12,6 +12,7 @@ use super::agenda::Agenda;
 use super::cpu_lane::CpuLane;
 use super::draft::{Desk, Draft};
 use super::evict::reserve;
+use super::hold;
 use super::scripts;
 use super::stream::{Stream, streams};
 use crate::action::Action;
@@ -26,6 +27,8 @@ pub(super) enum Placed {
     Yes,
     /// There is nothing for it now, nor for any of its shape.
     No,
+    /// It waits, and nothing more is to be done for it or any of its shape: waiting is the shortest way.
+    Covered,
 }
 
 /// Tasks that found nothing, by shape: what eviction weighs.
@@ -84,7 +87,7 @@ fn fill_lane<'w>(
             }
             What::Llm(_) => place_llm(draft, stream, entry, item),
             What::Script(_) if in_cpu_lane => lane.place(draft, entry, item),
-            What::Script(_) => scripts::place(draft, entry, item),
+            What::Script(_) => scripts::place(draft, entry, item, stream.left),
         };
         let starts = !passed_over && draft.spoken_for.contains(entry);
         // As it waits on, it may come to stand before others.
@@ -97,6 +100,10 @@ fn fill_lane<'w>(
             let (shape, count) = (stream.shape, stream.left);
             let chatbots = stream.chatbots(draft, row);
             left.push(Left { shape, count, since: item.since, task: &item.task, chatbots });
+            continue;
+        }
+        if placed == Placed::Covered {
+            ended.insert(at);
             continue;
         }
         stream.advance(row);
@@ -254,6 +261,16 @@ fn boot(
             draft.desks[at].taken = true;
             return Placed::No;
         }
+        (None, None, None, None) if none_serves => {
+            let scripts = able.into_iter().filter(|at| {
+                let desk = &draft.desks[*at];
+                desk.load > 0 && desk.llm.is_none() && desk.hold.is_none()
+            });
+            if let Some(at) = scripts.min_by_key(|at| hold::empty_at(draft, *at)) {
+                hold::for_all_of_it(draft, at);
+            }
+            return Placed::No;
+        }
         _ => return Placed::No,
     };
     let cover = choices[at].as_ref().map_or(0, |choice| u64::from(choice.parallel));
@@ -303,7 +320,7 @@ fn make_room(draft: &mut Draft<'_>, at: usize, item: &crate::queue::Queued, want
 /// Boots on an idle desk; a warm host leaves first.
 pub(super) fn boot_on(draft: &mut Draft<'_>, at: usize, order: Option<EngineOrder>) {
     if draft.desks[at].has_resident() {
-        draft.order_hosts(at, Vec::new());
+        draft.clear_hosts(at);
         draft.desks[at].taken = true;
     } else {
         draft.order_engine(at, order);

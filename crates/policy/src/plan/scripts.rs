@@ -1,85 +1,217 @@
-//! Where a script task goes: where its host is loaded, else where nothing is, else where another host can leave.
+//! Where a script task goes: to a host that waits, else to a GPU where it fits now, else where room is on its way, else
+//! where idle hosts can leave for it. What finds none of these keeps the room that frees first from those behind it.
+//!
+//! Among GPUs where it fits now, one that runs nothing goes first, then the one that is left with the least memory, so
+//! that large GPUs stay free for large needs. Not here: what a unit needs and what fits (`room`).
 
-use model::link::HostOrder;
 use model::{Entry, Millis};
 
 use super::draft::{Desk, Draft};
 use super::fill::Placed;
+use super::hold;
 use crate::place;
 use crate::queue::{HostKey, Queued};
+use crate::room::{Holder, Leftover, Need, When};
 
 /// Orders are given ahead only while they should take no longer than this all together: never by count.
 pub(super) const AHEAD: Millis = Millis(20);
 
-pub(super) fn place<'w>(draft: &mut Draft<'w>, entry: &'w Entry, item: &'w Queued) -> Placed {
-    let Some(host) = item.shape.host() else { return Placed::No };
+/// A script task that looks for its place.
+pub(super) struct Seeker<'w> {
+    pub item: &'w Queued,
+    pub key: &'w HostKey,
+    pub who: Holder<'w>,
+    pub need: Need,
+    /// How many of its shape wait, itself included.
+    pub left: u64,
+}
+
+/// What a desk is to a seeker; smaller is better.
+type Fit = (model::Health, u8, u64, u32);
+
+pub(super) fn place<'w>(draft: &mut Draft<'w>, entry: &'w Entry, item: &'w Queued, left: u64) -> Placed {
+    let Some(key) = item.shape.host() else { return Placed::No };
+    let seeker = Seeker { item, key, who: Holder::of(key), need: draft.world.need(&item.shape), left };
     let able: Vec<usize> = (0..draft.desks.len())
         .filter(|at| {
             let desk = &draft.desks[*at];
             let open = draft.world.takes_scripts(desk.gpu) && !desk.is_kept_from(Some(&item.shape));
-            open && place::fits(&item.shape, &desk.gpu.facts)
+            !desk.taken && open && place::fits(&item.shape, &desk.gpu.facts)
         })
         .collect();
-    // The smallest GPU that will do, so that the large ones stay free for what needs them.
-    let best = |wanted: &dyn Fn(&Desk<'_>) -> bool| {
-        let desks = able.iter().copied().filter(|at| wanted(&draft.desks[*at]));
-        desks.min_by_key(|at| {
-            let desk = &draft.desks[*at];
-            let total = if item.shape.needs.vram_mib.is_some() { desk.gpu.facts.total_mib } else { None };
-            (desk.gpu.health, total, desk.gpu.facts.index)
-        })
-    };
-    let has_room = |desk: &Desk<'_>| desk.gpu.has_room_for(&item.shape);
-    let start_here =
-        best(&|desk| desk.is_idle() && desk.worker.has_host(host) && !desk.has_other_resident(host))
-            .or_else(|| best(&|desk| desk.is_idle() && !desk.has_resident() && has_room(desk)))
-            .or_else(|| best(&|desk| ahead_fits(draft, desk, host, item)));
-    if let Some(at) = start_here {
-        start(draft, at, host, entry, item);
+    if let Some(at) =
+        best(draft, &able, &seeker, When::Now, &|desk| desk.is_open(draft) && waits(desk, &seeker))
+    {
+        start(draft, at, &seeker, entry, true);
         return Placed::Yes;
     }
-    if let Some(at) = best(&|desk| desk.is_coming()) {
-        draft.desks[at].taken = true;
+    let here = fitting(draft, &able, &seeker);
+    if let Some(at) = here.filter(|at| draft.desks[*at].load == 0) {
+        start(draft, at, &seeker, entry, true);
         return Placed::Yes;
     }
-    if let Some(at) = best(&|desk| desk.is_idle() && desk.has_other_resident(host)) {
-        draft.order_hosts(at, keep(host, 1));
-        draft.desks[at].taken = true;
+    if let Some(at) = able.iter().copied().find(|at| ahead_fits(draft, &draft.desks[*at], &seeker)) {
+        start(draft, at, &seeker, entry, false);
         return Placed::Yes;
     }
+    let loads = |at: &usize| draft.desks[*at].room.line(seeker.who).is_none_or(|line| line.idle() == 0);
+    if here.is_some_and(|at| loads(&at)) && waiting_is_shorter(draft, &able, &seeker) {
+        return Placed::Covered;
+    }
+    if let Some(at) = here {
+        start(draft, at, &seeker, entry, true);
+        return Placed::Yes;
+    }
+    if let Some(at) = best(draft, &able, &seeker, When::Soon, &|desk| desk.frees_soon()) {
+        promise(draft, at, &seeker);
+        return Placed::Yes;
+    }
+    if let Some(at) = best(draft, &able, &seeker, When::Cleared, &|desk| desk.is_open(draft)) {
+        clear(draft, at, &seeker);
+        promise(draft, at, &seeker);
+        return Placed::Yes;
+    }
+    hold::for_script(draft, &able, &seeker);
     Placed::No
 }
 
-fn start<'w>(draft: &mut Draft<'w>, at: usize, host: &'w HostKey, entry: &'w Entry, item: &'w Queued) {
-    if host.warm && !draft.desks[at].worker.keeps(host, 1) && draft.desks[at].load == 0 {
-        draft.order_hosts(at, keep(host, 1));
-    }
-    let desk = &mut draft.desks[at];
-    let name = desk.gpu.facts.name.as_str();
-    let expected =
-        draft.world.memory.run(&draft.world.config, &item.task, None, Some(name)).p50.max(Millis(1));
-    desk.load += 1;
-    let sum = desk.running.map_or(Millis::ZERO, |(_, sum)| sum);
-    desk.running = Some((host, sum + expected));
-    let worker = &desk.worker.id;
-    draft.start(entry, worker, &item.task);
+/// Whether a loaded host waits there for this task.
+fn waits(desk: &Desk<'_>, seeker: &Seeker<'_>) -> bool {
+    desk.room.line(seeker.who).is_some_and(|line| line.loaded > line.units)
 }
 
-/// The order that lets this host stay.
-fn keep(host: &HostKey, count: u32) -> Vec<HostOrder> {
-    if !host.warm {
-        return Vec::new();
-    }
-    vec![HostOrder { script: host.name(), model: host.model.clone(), count }]
+/// The best of those that are wanted and have room for it.
+fn best(
+    draft: &Draft<'_>,
+    able: &[usize],
+    seeker: &Seeker<'_>,
+    when: When,
+    wanted: &dyn Fn(&Desk<'_>) -> bool,
+) -> Option<usize> {
+    let fits = able.iter().copied().filter(|at| wanted(&draft.desks[*at]));
+    let fits = fits.filter_map(|at| Some((fit(&draft.desks[at], leftover(draft, at, seeker, when)?), at)));
+    fits.min().map(|(_, at)| at)
 }
 
-/// Whether this desk runs the same warm host, and has so little to do that the next order may lie there already.
-fn ahead_fits(draft: &Draft<'_>, desk: &Desk<'_>, host: &HostKey, item: &Queued) -> bool {
-    let Some((running, sum)) = desk.running else { return false };
-    if running != host || !host.warm || desk.taken || desk.llm.is_some() {
+fn fit(desk: &Desk<'_>, leftover: Leftover) -> Fit {
+    // Two units on one GPU slow each other: one that runs nothing goes first, one that serves an LLM last.
+    let busy = if desk.llm.is_some() { 2 } else { u8::from(desk.load > 0) };
+    (desk.gpu.health, busy, leftover.unwrap_or(u64::MAX), desk.gpu.facts.index)
+}
+
+/// What it would leave on a desk; none where it does not fit, or would be in the way of what the desk is held for.
+pub(super) fn leftover(draft: &Draft<'_>, at: usize, seeker: &Seeker<'_>, when: When) -> Option<Leftover> {
+    let desk = &draft.desks[at];
+    let left = desk.room.leftover(when, seeker.who, seeker.need)?;
+    let held = desk.hold.as_ref();
+    held.is_none_or(|hold| hold.admits(draft, desk, seeker)).then_some(left)
+}
+
+/// A GPU where it fits now. The only idle one that could hold the largest need that waits is left for that, if this
+/// task can share a smaller one.
+fn fitting(draft: &Draft<'_>, able: &[usize], seeker: &Seeker<'_>) -> Option<usize> {
+    let open = |desk: &Desk<'_>| desk.is_open(draft);
+    let first = best(draft, able, seeker, When::Now, &open)?;
+    let total = |at: usize| draft.desks[at].gpu.facts.total_mib;
+    let (Some(largest), Some(large)) = (draft.largest_waiting, total(first)) else { return Some(first) };
+    if draft.desks[first].load > 0 || large < largest || seeker.need.stated >= Some(largest) {
+        return Some(first);
+    }
+    let others = |desk: &Desk<'_>| open(desk) && desk.gpu.facts.total_mib != Some(large);
+    let other = best(draft, able, seeker, When::Now, &others).filter(|at| total(*at) < Some(largest));
+    let twin = |desk: &Desk<'_>| {
+        desk.gpu.facts.index != draft.desks[first].gpu.facts.index
+            && desk.load == 0
+            && desk.gpu.facts.total_mib >= Some(largest)
+            && open(desk)
+    };
+    let is_only = !draft.desks.iter().any(twin);
+    other.filter(|_| is_only).or(Some(first))
+}
+
+/// Whether this stream is through sooner by the hosts that are loaded than by loading one more beside them.
+fn waiting_is_shorter(draft: &Draft<'_>, able: &[usize], seeker: &Seeker<'_>) -> bool {
+    let world = draft.world;
+    let name = crate::learn::run_name(&world.config, &seeker.item.task, None);
+    let Some(run) = world.memory.run_by_name(&name).filter(|_| seeker.key.warm) else { return false };
+    let run_it =
+        |at: &usize| draft.desks[*at].room.line(seeker.who).map_or(0, |line| line.kept.min(line.units));
+    let hosts: u32 = able.iter().map(run_it).sum();
+    if hosts == 0 {
         return false;
     }
-    is_short(draft, item, Some(&desk.gpu.facts.name)).is_some_and(|expected| sum + expected <= AHEAD)
+    let boot = world.memory.host_boot(&world.config, seeker.key).p50;
+    let left = i64::try_from(seeker.left).unwrap_or(i64::MAX);
+    run.p50.0.saturating_mul(left) / i64::from(hosts) <= boot.0
+}
+
+fn start<'w>(draft: &mut Draft<'w>, at: usize, seeker: &Seeker<'w>, entry: &'w Entry, grows: bool) {
+    let expected = expected(draft, at, seeker);
+    let now = draft.now;
+    let desk = &mut draft.desks[at];
+    desk.load += 1;
+    desk.spend(seeker);
+    let line = desk.room.line_mut(seeker.who, seeker.need.counted);
+    line.units += 1;
+    let more = grows && seeker.key.warm && line.units > line.kept;
+    if more {
+        line.kept = line.units;
+    }
+    desk.starts.push((now + expected, seeker.who));
+    desk.work = desk.work.map(|sum| sum + expected);
+    if more {
+        draft.order_hosts(at);
+    }
+    let worker = &draft.desks[at].worker.id;
+    draft.start(entry, worker, &seeker.item.task);
+}
+
+/// How long it should run there.
+pub(super) fn expected(draft: &Draft<'_>, at: usize, seeker: &Seeker<'_>) -> Millis {
+    let name = draft.desks[at].gpu.facts.name.as_str();
+    draft.world.memory.run(&draft.world.config, &seeker.item.task, None, Some(name)).p50.max(Millis(1))
+}
+
+/// Keeps room that is on its way: nobody behind it gets that.
+fn promise<'w>(draft: &mut Draft<'w>, at: usize, seeker: &Seeker<'w>) {
+    let desk = &mut draft.desks[at];
+    desk.spend(seeker);
+    let line = desk.room.line_mut(seeker.who, seeker.need.counted);
+    if seeker.key.warm && line.idle() > 0 {
+        line.units += 1;
+    } else {
+        line.promised += 1;
+    }
+}
+
+/// Idle hosts leave, the largest first, until it fits when they have gone. Its own host is loaded as soon as they have.
+fn clear<'w>(draft: &mut Draft<'w>, at: usize, seeker: &Seeker<'w>) {
+    let room = &mut draft.desks[at].room;
+    while room.leftover(When::Soon, seeker.who, seeker.need).is_none() {
+        let others = room.lines.iter_mut().filter(|line| line.who != seeker.who && line.idle() > 0);
+        let Some(line) = others.max_by_key(|line| line.each) else { break };
+        line.kept -= 1;
+        line.leaving += 1;
+    }
+    let line = room.line_mut(seeker.who, seeker.need.counted);
+    if seeker.key.warm && line.idle() == 0 {
+        line.kept += 1;
+    }
+    draft.order_hosts(at);
+}
+
+/// Whether this desk runs the same warm hosts and nothing else, and has so little to do that the next order may lie
+/// there already.
+fn ahead_fits(draft: &Draft<'_>, desk: &Desk<'_>, seeker: &Seeker<'_>) -> bool {
+    let Some(line) = desk.room.line(seeker.who).filter(|line| line.kept > 0 && line.units > 0) else {
+        return false;
+    };
+    let alone = seeker.key.warm && desk.load == line.units as usize && desk.llm.is_none();
+    let Some(work) = desk.work.filter(|_| alone && desk.hold.is_none() && desk.is_open(draft)) else {
+        return false;
+    };
+    let expected = is_short(draft, seeker.item, Some(&desk.gpu.facts.name));
+    expected.is_some_and(|expected| (work + expected).0 / i64::from(line.kept) <= AHEAD.0)
 }
 
 /// The expected run time of a task, if that was learned and is short.

@@ -139,7 +139,7 @@ fn gpus_of_the_orchestrating_llm_are_not_taken() {
     let mut rig = Rig::with(with_brains(config())).gpus([24_576; 5]);
     rig.run_until("its LLMs", |rig| rig.state(0) == GpuState::LlmReady && rig.state(3) == GpuState::LlmReady);
     assert_eq!(rig.state(1), GpuState::Idle);
-    rig.drop_batch("b", GpuMode::Exclusive, &media(60)).run_for(30_000);
+    rig.drop_batch("b", GpuMode::Exclusive, &media(60)).run_for(6_000);
     assert_eq!((rig.state(0), rig.state(3)), (GpuState::LlmReady, GpuState::LlmReady));
     for gpu in [1, 2, 4] {
         assert_eq!(rig.state(gpu), GpuState::ScriptBusy);
@@ -229,7 +229,7 @@ fn a_brain_that_dies_in_the_middle_ends_it_all_the_same() {
 
 #[test]
 fn other_scripts_still_run_by_the_one_order() {
-    let mut rig = Rig::new().gpus([24_576]);
+    let mut rig = Rig::new().gpus([4_096]);
     rig.drop_batch("b", GpuMode::Exclusive, &media(10)).run_for(3_000);
     rig.drop_task(whisper("urgent").priority(5)).run_until_ended("urgent");
     assert_eq!(rig.starts()[1], "urgent");

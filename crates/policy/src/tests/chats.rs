@@ -4,7 +4,7 @@ use model::task::{CHATBOT, GpuRequirement};
 use model::{GpuMode, GpuState, Millis, Reason, TaskClass};
 use proptest::prelude::*;
 
-use super::make::{Drop, QWEN_7B, QWEN_14B, config, prompt, with_brains};
+use super::make::{Drop, QWEN_7B, QWEN_14B, config, one_at_a_time, prompt, with_brains};
 use super::rig::{Rig, id};
 use crate::action::Action;
 
@@ -41,7 +41,7 @@ fn llm_gpus(rig: &Rig, since: Millis) -> std::collections::BTreeSet<String> {
 
 #[test]
 fn a_chatbot_borrows_one_gpu_at_the_next_boundary_and_it_goes_back_after_its_last_request() {
-    let mut rig = Rig::new().gpus([24_576; 3]);
+    let mut rig = Rig::with(one_at_a_time(config())).gpus([24_576; 3]);
     long_batch(&mut rig);
     rig.run_for(5_000);
     let asked = rig.now;
@@ -67,7 +67,7 @@ fn a_chatbot_borrows_one_gpu_at_the_next_boundary_and_it_goes_back_after_its_las
 
 #[test]
 fn an_llm_that_is_still_loaded_is_kept_for_the_chatbot() {
-    let mut rig = Rig::new().gpus([24_576; 2]);
+    let mut rig = Rig::with(one_at_a_time(config())).gpus([24_576; 2]);
     let on = |gpu: u32| GpuRequirement::Key(gpu.to_string());
     rig.drop_tasks([prompt("a").gpu(on(0)), prompt("b").gpu(on(1))]).run_until_rest();
     let asked = rig.now;
@@ -122,7 +122,7 @@ fn under_the_single_lock_the_chatbot_gets_it_next() {
 
 #[test]
 fn two_models_take_turns_on_the_one_gpu() {
-    let mut rig = Rig::new().gpus([24_576; 3]);
+    let mut rig = Rig::with(one_at_a_time(config())).gpus([24_576; 3]);
     long_batch(&mut rig);
     let asked = rig.now;
     rig.drop_tasks([chat("small").with_model(QWEN_7B), chat("large").with_model(QWEN_14B)]);
@@ -135,7 +135,7 @@ fn two_models_take_turns_on_the_one_gpu() {
 
 #[test]
 fn a_chatbot_that_is_cancelled_before_it_starts_keeps_nothing() {
-    let mut rig = Rig::new().gpus([24_576; 2]);
+    let mut rig = Rig::with(one_at_a_time(config())).gpus([24_576; 2]);
     long_batch(&mut rig);
     rig.drop_task(chat("hello")).run_for(1_000);
     assert!(rig.world.lent.is_some());

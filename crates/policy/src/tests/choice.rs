@@ -189,9 +189,10 @@ fn the_gpu_whose_host_is_loaded_is_preferred() {
     rig.drop_task(whisper("a").gpu(GpuRequirement::Key("1".into()))).run_until_ended("a");
     rig.drop_task(whisper("b")).run_until_ended("b");
     assert_eq!(rig.ended("b").gpu.as_deref(), Some("1"));
-    // Another model is another host, and takes the empty GPU rather than its room.
+    // Another model is another host: it fits beside the first one, which leaves the other GPU whole.
     rig.drop_task(whisper("c").with_model("large-v3")).run_until_ended("c");
-    assert_eq!(rig.ended("c").gpu.as_deref(), Some("0"));
+    assert_eq!(rig.ended("c").gpu.as_deref(), Some("1"));
+    assert_eq!(rig.picture().gpus["1"].residents.len(), 2);
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn three_starts_that_kill_their_worker_are_poison() {
 
 #[test]
 fn when_the_machine_dies_only_what_had_begun_is_charged() {
-    let mut rig = Rig::new().gpus([24_576]);
+    let mut rig = Rig::new().gpus([4_096]);
     // Three runs taught that these take next to nothing: orders are given ahead.
     rig.times.script = 2;
     rig.drop_tasks((0..4).map(|n| whisper(&format!("warm-up-{n}")))).run_until_rest();

@@ -2,7 +2,7 @@
 
 use model::{GpuMode, Millis, Saying, TaskClass};
 
-use super::make::{QWEN_14B, config, prompt, script, whisper, with_brains};
+use super::make::{QWEN_14B, config, one_at_a_time, prompt, script, whisper, with_brains};
 use super::rig::{Rig, id};
 use crate::action::Action;
 use crate::{Event, Expected, batch_eta, eta, forecast, why_gpu};
@@ -156,7 +156,7 @@ fn a_gpu_says_what_it_does_and_why_nothing_else() {
 
 #[test]
 fn a_gpu_that_is_pinned_lost_or_held_says_so() {
-    let mut rig = Rig::with(with_brains(config())).gpus([24_576, 24_576]);
+    let mut rig = Rig::with(one_at_a_time(with_brains(config()))).gpus([24_576, 24_576]);
     rig.run_for(10_000).drop_task(script("s", "embed")).run_for(100);
     insta::assert_snapshot!(about(&rig, "0"));
     rig.drop_batch("zim", GpuMode::Exclusive, &[100.0; 9]).run_for(5_000);

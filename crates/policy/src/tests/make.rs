@@ -159,6 +159,14 @@ pub(super) fn config() -> Config {
     config
 }
 
+/// Where one transcription has a GPU of 24,576 MiB for itself: two do not fit.
+pub(super) fn one_at_a_time(mut config: Config) -> Config {
+    if let Some(whisper) = config.scripts.get_mut("whisper") {
+        whisper.vram_mib = Some(12_000);
+    }
+    config
+}
+
 /// The roles of the seed's example: brains on 0 and 3.
 pub(super) fn with_brains(mut config: Config) -> Config {
     let roles =

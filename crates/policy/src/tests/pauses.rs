@@ -6,9 +6,12 @@ use super::make::{prompt, whisper};
 use super::rig::{Rig, id};
 use crate::Rest;
 
+/// A card that holds an LLM, or one script beside its headroom.
+const ONE_SLOT: u64 = 5_900;
+
 #[test]
 fn a_paused_batch_ends_what_runs_and_starts_nothing_more() {
-    let mut rig = Rig::new().gpus([24_576, 24_576]);
+    let mut rig = Rig::new().gpus([ONE_SLOT, ONE_SLOT]);
     rig.drop_batch("b", GpuMode::Shared, &[10.0; 6]).run_until("two run", |rig| rig.starts().len() == 2);
     rig.pause("b", true).run_for(60_000);
     assert_eq!(rig.starts().len(), 2, "what ran has ended, and nothing was started");
@@ -34,7 +37,7 @@ fn a_paused_batch_ends_what_runs_and_starts_nothing_more() {
 
 #[test]
 fn while_an_exclusive_batch_is_paused_the_llms_are_back() {
-    let mut rig = Rig::new().gpus([24_576, 24_576]);
+    let mut rig = Rig::new().gpus([ONE_SLOT, ONE_SLOT]);
     rig.drop_tasks([prompt("a"), prompt("b")]).run_until_rest();
     rig.drop_batch("zim", GpuMode::Exclusive, &[10.0; 8])
         .run_until("some are done", |rig| rig.ended.len() >= 4);
@@ -54,7 +57,7 @@ fn while_an_exclusive_batch_is_paused_the_llms_are_back() {
 
 #[test]
 fn a_paused_batch_is_not_waited_for_and_can_be_cancelled() {
-    let mut rig = Rig::new().gpus([24_576]);
+    let mut rig = Rig::new().gpus([ONE_SLOT]);
     rig.drop_batch("b", GpuMode::Exclusive, &[10.0; 3]).pause("b", true).run_for(20_000);
     assert_eq!(rig.world.rest(), Rest::Held(vec![id("b.0"), id("b.1"), id("b.2")]));
     for n in 0..3 {
@@ -67,7 +70,7 @@ fn a_paused_batch_is_not_waited_for_and_can_be_cancelled() {
 
 #[test]
 fn a_pause_outlives_the_brain() {
-    let mut rig = Rig::new().gpus([24_576]);
+    let mut rig = Rig::new().gpus([ONE_SLOT]);
     rig.drop_batch("b", GpuMode::Exclusive, &[10.0; 4]).run_until_ended("b.0");
     rig.pause("b", true).run_for(5_000).restart_brain().run_for(30_000);
     let started = rig.starts().len();

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, VecDeque};
 use model::gpu::{GpuFacts, Inventory};
 use model::learned::Learned;
 use model::link::{
-    AttemptOrder, AttemptReport, AttemptState, Can, EngineReport, EngineState, GpuIdentity, HostReport,
-    HostState, Line, Orders, OrdersLine, Outcome, Phase, Reports, StopWhy, Wish, WorkerIdentity,
+    AttemptOrder, AttemptReport, AttemptState, Can, EngineReport, EngineState, GpuIdentity, HostOrder,
+    HostReport, HostState, Line, Orders, OrdersLine, Outcome, Phase, Reports, StopWhy, Wish, WorkerIdentity,
 };
 use model::picture::Picture;
 use model::task::PastAttempt;

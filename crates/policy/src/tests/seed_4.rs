@@ -4,7 +4,7 @@ use model::config::GpuRole;
 use model::task::GpuRequirement;
 use model::{Config, GpuMode, GpuState, Millis, Mode};
 
-use super::make::{QWEN_7B, QWEN_14B, can, config, prompt};
+use super::make::{QWEN_7B, QWEN_14B, can, config, one_at_a_time, prompt};
 use super::rig::Rig;
 use crate::action::Action;
 
@@ -18,7 +18,7 @@ fn on(gpu: u32) -> GpuRequirement {
 
 /// The seed's times: Qwen boots in 120 s, is unloaded in 5 s, Whisper loads in 5 s and takes 45 s for ten minutes.
 fn with_the_seeds_times(config: Config) -> Rig {
-    let mut rig = Rig::with(config).gpus([24_576; 5]);
+    let mut rig = Rig::with(one_at_a_time(config)).gpus([24_576; 5]);
     rig.times.boot = 120_000;
     rig.times.unload = 5_000;
     rig.times.host_load = 5_000;
@@ -156,7 +156,7 @@ fn where_loads_follow_each_other_gpus_leave_in_turn() {
 
 #[test]
 fn two_exclusive_batches_share_the_gpus_and_the_mode_ends_with_the_last() {
-    let mut rig = Rig::new().gpus([24_576; 3]);
+    let mut rig = Rig::with(one_at_a_time(config())).gpus([24_576; 3]);
     rig.drop_batch("first", GpuMode::Exclusive, &[600.0, 600.0, 600.0, 600.0]);
     rig.drop_batch("second", GpuMode::Exclusive, &[100.0; 12]);
     rig.drop_batch("third", GpuMode::Shared, &[100.0; 3]);

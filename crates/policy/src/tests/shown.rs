@@ -19,7 +19,7 @@ fn the_picture_of_a_busy_machine() {
 
 #[test]
 fn the_picture_of_an_exclusive_batch() {
-    let mut rig = Rig::new().gpus([24_576]);
+    let mut rig = Rig::new().gpus([6_500]);
     rig.drop_batch("whisper-zim", GpuMode::Exclusive, &[50.0; 12]).run_for(20_000);
     rig.drop_task(prompt("held")).think();
     insta::assert_json_snapshot!(rig.picture());

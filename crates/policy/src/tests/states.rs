@@ -95,11 +95,12 @@ fn booting_llm_accepts_nothing() {
 #[test]
 fn booting_script_accepts_nothing() {
     let mut rig = Rig::new().gpus([24_576]);
-    rig.drop_task(whisper("a")).run_until("its load", |rig| rig.state(0) == BootingScript);
-    rig.drop_task(whisper("b")).drop_task(prompt("c")).run_for(500);
+    // Nobody knows what it needs: it has the GPU for itself.
+    rig.drop_task(script("a", "embed")).run_until("its load", |rig| rig.state(0) == BootingScript);
+    rig.drop_task(whisper("b")).drop_task(prompt("c")).run_for(100);
     assert_eq!(rig.starts(), ["a"]);
     assert!(rig.picture().gpus["0"].accepts.is_empty());
-    assert_eq!(rig.picture().gpus["0"].script.as_deref(), Some("whisper"));
+    assert_eq!(rig.picture().gpus["0"].script.as_deref(), Some("embed"));
 }
 
 #[test]
@@ -121,8 +122,8 @@ fn llm_busy_accepts_as_many_as_the_engine_serves_and_queues_the_rest() {
 }
 
 #[test]
-fn script_busy_accepts_nothing_and_then_is_idle_with_its_host_resident() {
-    let mut rig = Rig::new().gpus([24_576]);
+fn script_busy_without_room_accepts_nothing_and_then_is_idle_with_its_host_resident() {
+    let mut rig = Rig::new().gpus([4_096]);
     rig.drop_task(whisper("a")).run_until("running", |rig| rig.state(0) == ScriptBusy);
     assert!(rig.picture().gpus["0"].accepts.is_empty());
     rig.run_until_ended("a").run_for(0);
@@ -163,7 +164,7 @@ fn cooling_accepts_any_task_after_its_delay_and_not_before_the_memory_is_free() 
     assert!(rig.picture().gpus["0"].accepts.is_empty());
     insta::assert_snapshot!(rig.why("w0"), @"GPU 0 is being freed: its memory is watched until it is free");
     let began = rig.now;
-    rig.run_until("idle again", |rig| rig.starts().len() == 2);
+    rig.run_until("idle again", |rig| rig.starts().len() > 1);
     assert_eq!((rig.now - began).0, 4_000, "the engine takes longer to go than the delay");
 
     let mut rig = Rig::new().gpus([24_576]);
@@ -172,7 +173,7 @@ fn cooling_accepts_any_task_after_its_delay_and_not_before_the_memory_is_free() 
     rig.drop_tasks((0..6).map(|n| whisper(&format!("w{n}"))))
         .run_until("cooling", |rig| rig.state(0) == Cooling);
     let began = rig.now;
-    rig.run_until("idle again", |rig| rig.starts().len() == 2);
+    rig.run_until("idle again", |rig| rig.starts().len() > 1);
     assert_eq!((rig.now - began).0, 1_000, "the delay holds though the engine is gone sooner");
 }
 

@@ -82,11 +82,8 @@ impl Arm {
     ) -> Option<On> {
         let running =
             self.attempts.values().filter(|one| matches!(one.on(), Some(On::Once { .. } | On::Host(_))));
-        let slots = match self.gpu {
-            Some(_) => self.host_orders().iter().map(|order| order.count).sum::<u32>().max(1),
-            None => nature.cpu_slots(),
-        };
-        if running.count() >= slots as usize {
+        // On a GPU the mind counts the memory: what is ordered fits.
+        if self.gpu.is_none() && running.count() >= nature.cpu_slots() as usize {
             return None;
         }
         let attempt = self.attempts.get(key)?;

@@ -134,7 +134,7 @@ impl Arm {
         });
     }
 
-    /// A free host for this key; loads one if none is there or on its way.
+    /// A free host for this key; loads one if fewer are there than may stay, or none at all.
     pub(super) fn free_host(
         &mut self,
         key: &(String, Option<String>),
@@ -144,10 +144,8 @@ impl Arm {
     ) -> Option<&mut Host> {
         let same = |host: &Host| host.is(&key.0, key.1.as_deref());
         let free = self.hosts.iter().position(|host| same(host) && host.state == HostState::Idle);
-        if free.is_none()
-            && !self.is_unloading()
-            && !self.hosts.iter().any(|host| same(host) && host.state == HostState::Booting)
-        {
+        let there = self.hosts.iter().filter(|host| same(host) && !host.is_ending()).count();
+        if free.is_none() && !self.is_unloading() && there < self.allowed(key).max(1) {
             self.load_host(key.0.clone(), key.1.clone(), now, nature, wants);
         }
         free.map(|at| &mut self.hosts[at])

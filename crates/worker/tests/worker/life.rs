@@ -145,7 +145,8 @@ fn what_a_killed_worker_leaves_is_buried() {
 #[test]
 fn a_result_that_cannot_be_written_is_held_with_its_slot_until_it_can() {
     let rig = Rig::new();
-    let mut worker = rig.worker();
+    // The CPU lane, with one slot; on a GPU the brain counts the slots, by what is reported.
+    let mut worker = rig.start(&["--gpu", "cpu"]);
     // What stands in its place makes the write fail as a full disk would.
     let blocked = rig.layout.outbox(&worker.id).join("held.1.json");
     std::fs::create_dir(&blocked).unwrap();

@@ -55,6 +55,7 @@ impl Rig {
         let config = json!({
             "durability": durability,
             "timing": times,
+            "cpu_slots": 1,
             "engines": {"fake": {"command": command, "stop_grace_s": 1.0}},
             "models": {"fake-7b": {"engine": "fake", "parallel": 4}},
             "scripts": {

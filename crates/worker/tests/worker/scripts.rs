@@ -1,10 +1,10 @@
 //! Script tasks: warm hosts, scripts of one process, and those that do not behave.
 
-use model::link::{AttemptState, HostState, StopWhy};
+use model::link::{AttemptState, EngineState, HostState, StopWhy};
 use model::{FailureClass, Status};
 use serde_json::json;
 
-use crate::rig::{Rig, Worker, code, script, wait_for};
+use crate::rig::{Rig, Worker, code, question, script, wait_for};
 
 fn idle_hosts(worker: &mut Worker, count: usize) {
     worker.until(&format!("{count} idle hosts"), |reports| {
@@ -68,6 +68,39 @@ fn two_hosts_run_two_tasks_at_once_and_one_runs_one() {
     for key in &keys {
         worker.attempt(key, AttemptState::Ended);
     }
+}
+
+#[test]
+fn an_llm_three_hosts_and_a_script_of_one_task_run_on_one_gpu_at_once() {
+    let rig = Rig::new();
+    let mut worker = rig.worker();
+    worker.boot();
+    worker.engine(EngineState::Ready);
+    worker.hosts(3);
+    idle_hosts(&mut worker, 3);
+    let sleep =
+        |name: &str, script_name: &str| script(name, script_name, json!({"do": "sleep", "seconds": 1.0}));
+    let mut tasks: Vec<_> = (0..3).map(|n| sleep(&format!("s{n}"), "warm")).collect();
+    tasks.push(sleep("beside", "once"));
+    let keys = worker.run(tasks);
+    worker.until("four running scripts", |reports| {
+        let running = reports.attempts.values().filter(|one| one.state == AttemptState::Running).count();
+        (running == 4).then_some(())
+    });
+    // The LLM answers meanwhile, and is the same one when they have ended.
+    let asked = worker.run_one(question("q", "hello"));
+    worker.ended(&asked);
+    for key in &keys[..3] {
+        assert_eq!(worker.ended(key).1.status, Some(Status::Complete));
+    }
+    worker.stop(&keys[3], StopWhy::Cancel);
+    worker.attempt(&keys[3], AttemptState::Ended);
+    let reports = worker.reports();
+    assert_eq!(reports.engine.map(|engine| (engine.state, engine.generation)), Some((EngineState::Ready, 1)));
+    assert_eq!((reports.hosts.len(), rig.lines("loads")), (3, 3));
+    // One of the three goes when only two may stay.
+    worker.hosts(2);
+    idle_hosts(&mut worker, 2);
 }
 
 #[test]

@@ -119,9 +119,20 @@ impl Rig {
             return self.later(2, Happening::Begin { worker, key });
         };
         let host = place::host_key(&self.config, work);
-        let is_loaded =
-            found.reports.hosts.iter().any(|report| host.is(&report.script, report.model.as_deref()));
-        if host.warm && !is_loaded {
+        let mine = |report: &&HostReport| host.is(&report.script, report.model.as_deref());
+        let loaded = found.reports.hosts.iter().filter(mine).count();
+        let kept = found.orders.hosts.iter().filter(|order| host.is(&order.script, order.model.as_deref()));
+        let kept: usize = kept.map(|order| order.count as usize).sum();
+        let given = found.orders.attempts.iter().filter(|(key, order)| {
+            let ended = found.reports.attempts.get(*key).is_some_and(|report| report.outcome.is_some());
+            let model::task::Work::Script(work) = &order.task.work else { return false };
+            !ended && place::host_key(&self.config, work) == host
+        });
+        let given = given.count();
+        let loading = self.agenda.values().filter(
+            |happening| matches!(happening, Happening::HostLoaded { worker: at, .. } if *at == worker),
+        );
+        if host.warm && loaded + loading.count() < kept.max(1).min(given) {
             self.later(self.times.host_load, Happening::HostLoaded { worker, key });
         } else {
             self.later(if host.warm { 1 } else { 300 }, Happening::Begin { worker, key });

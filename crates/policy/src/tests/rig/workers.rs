@@ -41,10 +41,14 @@ impl Rig {
             Happening::HostGone { worker } => {
                 let Some(found) = self.workers.get_mut(&worker) else { return };
                 let orders = &found.orders.hosts;
+                let mut left: Vec<u32> = orders.iter().map(|order| order.count).collect();
                 found.reports.hosts.retain(|host| {
-                    let stays =
-                        orders.iter().any(|order| order.script == host.script && order.model == host.model);
-                    stays || host.state == HostState::Busy
+                    let mine = |order: &HostOrder| order.script == host.script && order.model == host.model;
+                    let at = orders.iter().position(mine).filter(|at| left[*at] > 0);
+                    if let Some(at) = at {
+                        left[at] -= 1;
+                    }
+                    at.is_some() || host.state == HostState::Busy
                 });
                 self.report(&worker);
             }
@@ -140,6 +144,27 @@ impl Rig {
         self.begin(worker, key);
     }
 
+    /// The warm host that runs a task.
+    fn host_of(&self, task: &Task) -> Option<HostKey> {
+        let model::task::Work::Script(work) = &task.work else { return None };
+        Some(place::host_key(&self.config, work)).filter(|host| host.warm)
+    }
+
+    /// Whether a worker has a host of this key, or loads one.
+    fn loads_or_has(&self, worker: &WorkerId, host: &HostKey) -> bool {
+        let has = self.workers.get(worker).is_some_and(|found| {
+            found.reports.hosts.iter().any(|report| host.is(&report.script, report.model.as_deref()))
+        });
+        let loads = |happening: &Happening| match happening {
+            Happening::HostLoaded { worker: at, key } if at == worker => {
+                let order = self.order(at, key);
+                order.and_then(|order| self.host_of(&order.task)).as_ref() == Some(host)
+            }
+            _ => false,
+        };
+        has || self.agenda.values().any(loads)
+    }
+
     pub(in crate::tests) fn begin(&mut self, worker: WorkerId, key: AttemptKey) {
         let now = self.now;
         let Some(task) =
@@ -147,11 +172,21 @@ impl Rig {
         else {
             return;
         };
+        let host = self.host_of(&task);
+        let loads_or_has = host.as_ref().is_some_and(|host| self.loads_or_has(&worker, host));
         let Some(found) = self.workers.get_mut(&worker) else { return };
         // One task at a time on a host, as a real one works off what it was given ahead.
-        let serial = task.class() == TaskClass::Script && found.reports.gpu.is_some();
-        if serial && found.reports.attempts.values().any(|report| report.state == AttemptState::Running) {
-            return self.later(1, Happening::Begin { worker, key });
+        if let Some(host) = host {
+            let free = |report: &&mut HostReport| {
+                report.state == HostState::Idle && host.is(&report.script, report.model.as_deref())
+            };
+            match found.reports.hosts.iter_mut().find(free) {
+                Some(report) => report.state = HostState::Busy,
+                None if loads_or_has => {
+                    return self.later(1, Happening::Begin { worker, key });
+                }
+                None => return self.later(self.times.host_load, Happening::HostLoaded { worker, key }),
+            }
         }
         let report = AttemptReport {
             task_id: key.task_id.clone(),
@@ -204,6 +239,7 @@ impl Rig {
         let since = self.world.report_of(worker, key).and_then(|report| report.since);
         let checkpoint =
             since.and_then(|since| self.checkpoint(&task, now - since)).filter(|_| planned.is_some());
+        let host = self.host_of(&task);
         let Some(found) = self.workers.get_mut(worker) else { return };
         let report = found.reports.attempts.entry(key.clone()).or_insert_with(|| AttemptReport {
             task_id: key.task_id.clone(),
@@ -217,6 +253,13 @@ impl Rig {
         });
         if report.state == AttemptState::Running {
             report.state = AttemptState::Ended;
+            let busy = |report: &&mut HostReport| {
+                report.state == HostState::Busy
+                    && host.as_ref().is_some_and(|host| host.is(&report.script, report.model.as_deref()))
+            };
+            if let Some(host) = found.reports.hosts.iter_mut().find(busy) {
+                host.state = HostState::Idle;
+            }
             let since = report.since.unwrap_or(now);
             report.outcome = Some(Outcome {
                 failure: planned,
