@@ -18,6 +18,7 @@ pub mod dice;
 mod disk;
 mod faults;
 pub mod gantt;
+pub mod goals;
 pub mod mind;
 mod nature;
 pub mod outcome;
