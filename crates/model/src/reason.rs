@@ -87,8 +87,8 @@ pub enum Reason {
     LlmKept { backlog: u64, benefit_s: f64, cost_s: f64, latest_in_s: Option<f64> },
     #[error("{model} on GPU {gpu} was loaded moments ago and stays for {in_s:.0} s more at least")]
     LlmYoung { model: String, gpu: String, in_s: f64 },
-    #[error("`reserve_for_chat` keeps {reserved} GPUs with an LLM, and no more than that have one")]
-    LlmReserved { reserved: u32 },
+    #[error("`reserve_for_chat` keeps {reserved} GPUs with an LLM, and no more than that have one{}", at_the_latest(*latest_in_s))]
+    LlmReserved { reserved: u32, latest_in_s: Option<f64> },
     #[error("it failed and is tried again in {again_in_s:.0} s (attempt {attempt} of {max_attempts})")]
     BackingOff { again_in_s: f64, attempt: u32, max_attempts: u32 },
     #[error("it is not to start before {in_s:.0} s from now")]

@@ -67,7 +67,7 @@ pub(super) fn outlook(draft: &Draft<'_>, judge: &dyn Judge) -> Outlook {
         Ok(Ruling::Evict(_)) => Outlook::At(draft.now),
         Ok(Ruling::Keep(keeping)) => keeping.latest.map_or(Outlook::Unknown, Outlook::At),
         Err(Unfit::Young { until, .. }) => Outlook::At(until),
-        Err(Unfit::Reserved) => Outlook::Never,
+        Err(Unfit::Reserved { until }) => until.map_or(Outlook::Never, Outlook::At),
         Err(Unfit::Nobody) => Outlook::Unknown,
     }
 }
@@ -80,7 +80,8 @@ fn chosen(draft: &mut Draft<'_>, backlog: &Backlog<'_>, judge: &dyn Judge) -> Op
             Ruling::Keep(Keeping { again_at, .. }) => again_at.into_iter().for_each(|time| draft.wake(time)),
         },
         Err(Unfit::Young { until, .. }) => draft.wake(until),
-        Err(Unfit::Nobody | Unfit::Reserved) => {}
+        Err(Unfit::Reserved { until }) => until.into_iter().for_each(|time| draft.wake(time)),
+        Err(Unfit::Nobody) => {}
     }
     None
 }
@@ -125,9 +126,10 @@ pub(crate) fn kept(world: &World, now: Millis, judge: &dyn Judge) -> Option<Reas
             let in_s = (until - now).as_secs_f64().max(0.0);
             return Some(Reason::LlmYoung { model, gpu: desk.gpu.key(), in_s });
         }
-        Err(Unfit::Reserved) => {
+        Err(Unfit::Reserved { until }) => {
             let reserved = world.config.resource_manager.eviction_policy.reserve_for_chat;
-            return Some(Reason::LlmReserved { reserved });
+            let latest_in_s = until.map(|until| (until - now).as_secs_f64().max(0.0));
+            return Some(Reason::LlmReserved { reserved, latest_in_s });
         }
         Err(Unfit::Nobody) => return None,
     };

@@ -109,16 +109,29 @@ fn scripts_beside_a_chat_that_never_rests_wait_to_the_bound_and_no_longer() {
 }
 
 #[test]
-fn what_is_reserved_for_chat_stays() {
+fn what_is_reserved_for_chat_stays_while_another_gpu_serves_the_scripts() {
+    let mut config = config();
+    config.resource_manager.eviction_policy.reserve_for_chat = 1;
+    let mut rig = Rig::with(config).gpus([24_576, 24_576]);
+    rig.drop_task(prompt("a")).run_until_ended("a");
+    rig.drop_tasks((0..80).map(|n| whisper(&format!("w{n}")).media(600.0))).run_for(3_600_000);
+    assert_eq!((rig.state(0), rig.unloads()), (GpuState::LlmReady, 0));
+    // An exclusive batch has it all the same.
+    rig.drop_batch("b", model::GpuMode::Exclusive, &[10.0, 10.0]).run_until("room", |rig| rig.unloads() == 1);
+}
+
+#[test]
+fn scripts_that_nobody_else_serves_get_a_reserved_gpu_in_the_end() {
     let mut config = config();
     config.resource_manager.eviction_policy.reserve_for_chat = 1;
     let mut rig = Rig::with(config).gpus([24_576]);
-    rig.drop_task(prompt("a")).run_until_ended("a");
-    rig.drop_tasks((0..30).map(|n| whisper(&format!("w{n}")).media(600.0))).run_for(3_600_000);
-    assert_eq!((rig.state(0), rig.unloads()), (GpuState::LlmReady, 0));
-    insta::assert_snapshot!(rig.why("w0"), @"`reserve_for_chat` keeps 1 GPUs with an LLM, and no more than that have one");
-    // Outside its count nothing is reserved, and an exclusive batch has it all the same.
-    rig.drop_batch("b", model::GpuMode::Exclusive, &[10.0]).run_until_ended("b.0");
+    rig.drop_task(prompt("a")).run_until_ended("a").run_for(60_000);
+    let since = rig.now;
+    rig.drop_task(whisper("w")).run_for(1_000);
+    insta::assert_snapshot!(rig.why("w"), @"`reserve_for_chat` keeps 1 GPUs with an LLM, and no more than that have one; one goes in 899 s at the latest");
+    rig.run_until("room", |rig| rig.unloads() == 1);
+    assert_eq!(rig.now - since, AGED);
+    rig.run_until_ended("w");
 }
 
 #[test]

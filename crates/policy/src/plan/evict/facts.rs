@@ -3,6 +3,7 @@
 use model::{Millis, Task, TaskClass};
 
 use super::{Candidate, is_for_gpu};
+use crate::evict::cost_benefit::AGED;
 use crate::evict::{EvictionFacts, ScriptsWaiting};
 use crate::plan::draft::{Desk, Draft};
 use crate::plan::fill::Left;
@@ -41,8 +42,11 @@ impl Waiting<'_> {
 pub(in crate::plan) enum Unfit {
     /// No script waits, or no LLM stands where one could run.
     Nobody,
-    /// `reserve_for_chat` keeps all that are loaded.
-    Reserved,
+    /// `reserve_for_chat` keeps all that are loaded; only scripts that nobody serves have one go for them in the end.
+    Reserved {
+        /// When.
+        until: Option<Millis>,
+    },
     /// All were loaded too recently.
     Young {
         /// The desk of the one that may go first.
@@ -172,10 +176,7 @@ pub(super) fn facts(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Result<Facts, U
         now: draft.now,
         policy: world.config.resource_manager.eviction_policy.clone(),
         scripts: backlog.scripts(draft),
-        script_gpus: count(&|desk| {
-            let free = desk.llm.is_none() || desk.taken;
-            free && world.takes_scripts(desk.gpu) && desk.gpu.has_room_for(first.shape)
-        }),
+        script_gpus: script_gpus(draft, first),
         llms_waiting: llms.saturating_sub(started) + world.queue.unparsed(TaskClass::Llm),
         ready_llms: count(&loaded),
         booting_llms: count(&|desk| desk.llm.as_ref().is_some_and(|llm| !llm.ready)),
@@ -195,6 +196,15 @@ pub(super) fn facts(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Result<Facts, U
     Ok(Facts { facts, desks })
 }
 
+/// GPUs without an LLM where the first of these could run, those included that are being freed.
+fn script_gpus(draft: &Draft<'_>, first: &Waiting<'_>) -> u64 {
+    let serves = draft.desks.iter().filter(|desk| {
+        let free = desk.llm.is_none() || desk.taken;
+        free && draft.world.takes_scripts(desk.gpu) && desk.gpu.has_room_for(first.shape)
+    });
+    serves.count() as u64
+}
+
 /// LLMs that may go, those first that should where nothing else tells them apart.
 fn candidates(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Result<Vec<(Candidate, usize)>, Unfit> {
     let world = draft.world;
@@ -209,8 +219,10 @@ fn candidates(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Result<Vec<(Candidate
     if able.is_empty() {
         return Err(Unfit::Nobody);
     }
-    if have <= reserved {
-        return Err(Unfit::Reserved);
+    let until = backlog.lines.first().filter(|first| script_gpus(draft, first) == 0);
+    let until = until.map(|first| first.still_since + AGED);
+    if have <= reserved && until.is_none_or(|until| until > draft.now) {
+        return Err(Unfit::Reserved { until });
     }
     let settled_at = |at: usize| world.settled_at(draft.desks[at].gpu, draft.desks[at].worker, draft.now);
     let settled = able.iter().filter(|at| settled_at(**at) <= draft.now);
