@@ -223,7 +223,12 @@ impl<'w> Draft<'w> {
             }),
             Holder::Llm(_) | Holder::Once(..) => None,
         });
-        let action = Action::Hosts { worker: found.worker.id.clone(), hosts: hosts.collect() };
+        let hosts: Vec<HostOrder> = hosts.collect();
+        // What its orders say already is not said again: the plan would never come to rest.
+        if found.hosts_order.is_none() && hosts == found.worker.hosts {
+            return;
+        }
+        let action = Action::Hosts { worker: found.worker.id.clone(), hosts };
         match found.hosts_order {
             Some(at) => self.actions[at] = action,
             None => {
