@@ -11,3 +11,4 @@ mod pause;
 mod prompt;
 mod scripts;
 mod shutdown;
+mod yields;

@@ -5,9 +5,12 @@
 //! benefit = q · (W / 2nS − W / 2(nS+1) − o)          somebody serves them: they are through sooner
 //!         = q · (R + W / 2) + what they have waited   nobody does
 //! cost    = chat_weight · (λ·h + requests that wait) · wait(c)        h = W / (nS+1) + R + u: the time without it
-//! wait(c) = C(c, λa) · a / (c − λa), at most R + h / 2                 c slots of the LLMs that are left (Erlang C)
-//!         = R + h / 2                                                  none is left, or too few
+//! wait(c) = C(c, λa) · a / (c − λa), at most R + min(h / 2, s)         c slots of the LLMs that are left (Erlang C)
+//!         = R + min(h / 2, s)                                          none is left, or too few
 //! ```
+//!
+//! A request that finds no LLM waits for the end of a script (s, their mean) and the load, not for the end of them all:
+//! with nobody to serve it an LLM is loaded again at once.
 //!
 //! An LLM goes when the benefit outweighs the cost. While the chat is active, as many stay as it keeps busy. Where
 //! nobody serves the scripts their benefit grows as they wait, and after [`AGED`] one goes whatever the cost.
@@ -136,7 +139,7 @@ impl Scale {
     fn cost(&self, facts: &EvictionFacts) -> f64 {
         let slots = (facts.ready_llms + facts.booting_llms).saturating_sub(1) * facts.llm_slots.max(1);
         let requests = facts.requests_per_s * self.without + float(facts.llms_waiting);
-        let worst = self.reload + self.without / 2.0;
+        let worst = self.reload + (self.without / 2.0).min(facts.scripts.mean_time.as_secs_f64());
         let wait = waiting(slots, facts.requests_per_s, facts.request_time.as_secs_f64());
         facts.policy.chat_weight * requests * wait.map_or(worst, |wait| wait.min(worst))
     }

@@ -202,12 +202,7 @@ fn keep_or_give_back(draft: &mut Draft<'_>, at: usize, unserved: Option<&Queued>
 fn yield_there(draft: &mut Draft<'_>, at: usize) {
     let world = draft.world;
     let worker = draft.desks[at].worker;
-    for unit in world.units_on(worker).filter(|unit| unit.is_live() && unit.stop.is_none()) {
-        let types = &world.config.fairness.job_types;
-        let gives_way = types.get(&unit.task.job_type).is_none_or(|of_type| of_type.yields);
-        let report = world.report_of(&worker.id, &unit.key);
-        if gives_way && unit.shape.host().is_some() && report.is_some_and(|report| report.yields) {
-            draft.stop(&worker.id, &unit.key, StopWhy::Yield);
-        }
+    for unit in world.units_on(worker).filter(|unit| unit.shape.host().is_some() && world.can_yield(unit)) {
+        draft.stop(&worker.id, &unit.key, StopWhy::Yield);
     }
 }
