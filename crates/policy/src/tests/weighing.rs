@@ -47,10 +47,11 @@ fn benefit_and_cost_by_hand() {
     let (benefit, cost) = numbers(&ten_scripts(1, 2));
     near(benefit, 1_025.0);
     near(cost, 10.0 * (350.0 / 60.0) * 2.0);
-    // Nobody serves them, and no LLM is left: 10 · (120 + 225) against h = 450 + 125, each waits 120 + h/2.
+    // Nobody serves them, and no LLM is left: 10 · (120 + 225) against h = 450 + 125, each waits for a
+    // script and the load: 45 + 120.
     let (benefit, cost) = numbers(&ten_scripts(0, 1));
     near(benefit, 3_450.0);
-    near(cost, 10.0 * (575.0 / 60.0) * 407.5);
+    near(cost, 10.0 * (575.0 / 60.0) * 165.0);
     // What they have waited is added where nobody serves them.
     let mut facts = ten_scripts(0, 1);
     facts.scripts.waited = Millis::from_secs(600);
