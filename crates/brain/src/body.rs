@@ -156,6 +156,7 @@ impl Body {
         match note {
             Note::Inventory(inventory) => self.apply(Event::Inventory(inventory)),
             Note::Readings(readings) => self.apply_all(readings.into_iter().map(Event::Read)),
+            Note::Ram(ram) => self.apply(Event::Ram(ram)),
             Note::Blind(error) => tracing::warn!(error, "the GPUs could not be read; what was known stands"),
             Note::ProcessGone(worker) => self.process_gone(&worker),
             Note::LaunchExited { launch, status } => {

@@ -1,6 +1,6 @@
 //! Everything that can wake the loop, in one place.
 
-use model::gpu::{Inventory, Reading};
+use model::gpu::{Inventory, Ram, Reading};
 use model::{AttemptKey, TaskId, WorkerId};
 use spool::atomic::Staged;
 use spool::watch::Hint;
@@ -15,6 +15,8 @@ pub(crate) enum Note {
     Inventory(Inventory),
     /// The senses read the GPUs.
     Readings(Vec<Reading>),
+    /// The machine's memory has changed.
+    Ram(Ram),
     /// The senses could not read; what was known stands.
     Blind(String),
     /// A worker's process is gone.

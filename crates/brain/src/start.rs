@@ -120,6 +120,11 @@ fn assemble(args: &Args, settings: Settings, lock: BrainLock, senses: Senses) ->
     let layout = settings.layout.clone();
     let mut world = World::new(settings.config.clone(), learned(&layout));
     let now = clock::now();
+    let least_mib = settings.config.resource_manager.min_system_ram_mb;
+    let ram = senses::watch_ram(least_mib, letterbox.notes.clone()).map_err(system("watch the memory"))?;
+    if let Some(ram) = ram {
+        world.apply(now, Event::Ram(ram));
+    }
     if let Some(inventory) = inventory {
         world.apply(now, Event::Inventory(inventory));
     }

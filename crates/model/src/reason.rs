@@ -103,6 +103,10 @@ pub enum Reason {
     NoWorker,
     #[error("all {slots} slots of the CPU lane are busy; {ahead}")]
     CpuLaneFull { slots: u32, ahead: Ahead },
+    #[error(
+        "the machine has {free_mib} MiB of memory available for {for_s:.0} s now, and no script starts below {least_mib} MiB (`min_system_ram_mb`)"
+    )]
+    RamLow { free_mib: u64, least_mib: u64, for_s: f64 },
     #[error("the machine is being shut down")]
     ShuttingDown,
     #[error("its file is not complete or was written moments ago: {detail}")]
@@ -146,6 +150,7 @@ impl Reason {
             Self::NoEngine { .. } => "no_engine",
             Self::NoWorker => "no_worker",
             Self::CpuLaneFull { .. } => "cpu_lane_full",
+            Self::RamLow { .. } => "ram_low",
             Self::ShuttingDown => "shutting_down",
             Self::Settling { .. } => "settling",
             Self::Held { .. } => "held",

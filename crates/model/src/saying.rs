@@ -19,6 +19,10 @@ pub enum Saying {
     Assigned { task: TaskId, gpu: String, used: u32, slots: u32 },
     #[error("Job {task} completed, GPU {gpu} slot released ({used}/{slots} now used)")]
     Released { task: TaskId, gpu: String, used: u32, slots: u32 },
+    #[error("GPU {gpu} ({name}): VRAM not measured, 1 slot available")]
+    OneSlot { gpu: String, name: String },
+    #[error("Job {task} {how}, GPU {gpu} slot released ({used}/{slots} now used)")]
+    Freed { task: TaskId, how: String, gpu: String, used: u32, slots: u32 },
     #[error("All GPU slots busy, job {task} queued")]
     AllBusy { task: TaskId },
     #[error("batch {batch} is paused with {remaining} items left: none of them starts, and what runs ends")]
@@ -44,6 +48,14 @@ pub enum Saying {
     Yields { task: TaskId, gpu: String, to: TaskId, progress: Option<f64> },
     #[error("System RAM low ({free_gb:.1} GB free), waiting before starting job...")]
     RamLow { free_gb: f64 },
+    #[error(
+        "System RAM still low ({free_gb:.1} GB free) after {waited_s:.0} s, starting job {task} all the same"
+    )]
+    RamWaitOver { task: TaskId, free_gb: f64, waited_s: f64 },
+    #[error(
+        "GPU {gpu}: a host of {script} uses {used_mib} MiB and is counted with {counted_mib} MiB: from now on it counts by what was measured; `vram_mib` in config.json is what was stated"
+    )]
+    OverItsNeed { gpu: String, script: String, used_mib: u64, counted_mib: u64 },
     #[error(
         "GPU {gpu}: {model} makes room for {scripts} waiting scripts, {task} first, by {rule}: unloading it saves them {benefit_s:.0} s of waiting and costs requests {cost_s:.0} s by their weight"
     )]
@@ -81,13 +93,30 @@ impl Saying {
     /// Whether somebody should look at it.
     #[must_use]
     pub const fn is_warning(&self) -> bool {
-        matches!(self, Self::RamLow { .. } | Self::Refused { .. } | Self::CannotStart { .. })
+        matches!(
+            self,
+            Self::RamLow { .. }
+                | Self::RamWaitOver { .. }
+                | Self::OverItsNeed { .. }
+                | Self::Refused { .. }
+                | Self::CannotStart { .. }
+        )
     }
 
-    /// Whether it is said of every task that comes and goes: such lines would crowd the others out.
+    /// Whether it is said of every task that comes and goes, or of every GPU at the start: such lines would crowd the
+    /// others out.
     #[must_use]
     pub const fn is_routine(&self) -> bool {
-        matches!(self, Self::Assigned { .. } | Self::Released { .. } | Self::AllBusy { .. })
+        matches!(
+            self,
+            Self::Slots { .. }
+                | Self::OneSlot { .. }
+                | Self::AllSlots { .. }
+                | Self::Assigned { .. }
+                | Self::Released { .. }
+                | Self::Freed { .. }
+                | Self::AllBusy { .. }
+        )
     }
 
     /// Key of the GPU it is about, where it is about one.
@@ -97,6 +126,9 @@ impl Saying {
             Self::Slots { gpu, .. }
             | Self::Assigned { gpu, .. }
             | Self::Released { gpu, .. }
+            | Self::Freed { gpu, .. }
+            | Self::OneSlot { gpu, .. }
+            | Self::OverItsNeed { gpu, .. }
             | Self::LentToChat { gpu, .. }
             | Self::BackFromChat { gpu, .. }
             | Self::LeavesBatch { gpu, .. }

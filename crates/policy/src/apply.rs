@@ -30,7 +30,7 @@ impl World {
             Event::Undone { action, .. } => self.undone(at, *action),
             Event::Inventory(inventory) => self.inventory(at, inventory),
             Event::Read(reading) => self.read(at, reading),
-            Event::Ram(ram) => self.ram = Some(ram),
+            Event::Ram(ram) => self.ram(ram),
             Event::Hour { hour, left } => self.hour(at, hour, left),
             Event::Queued { entry, task, order, not_before } => {
                 self.queued(at, entry, task, order, not_before);

@@ -344,7 +344,7 @@ pub(crate) fn run_name_of(host: &HostKey) -> String {
 }
 
 /// The name of a script and its model.
-fn host_name(script: &str, model: Option<&str>) -> String {
+pub(crate) fn host_name(script: &str, model: Option<&str>) -> String {
     format!("{script}/{}", model.unwrap_or_default())
 }
 

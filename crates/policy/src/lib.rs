@@ -35,6 +35,7 @@ mod picture;
 mod place;
 mod plan;
 mod queue;
+mod ram;
 mod retry;
 mod room;
 mod state;

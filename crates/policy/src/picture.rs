@@ -57,9 +57,7 @@ pub fn picture(world: &World, now: Millis, wall: Timestamp, frame: PictureFrame)
     let wanted = wanted_by_batches(world, now);
     let gpus = world.gpus.values();
     let heads = plan(world, now).heads;
-    let waiting = heads.iter().flat_map(|(task_id, _)| world.queue.by_id(task_id));
-    let mut waiting = waiting.filter_map(|entry| world.queue.get(entry)).map(|item| &item.shape);
-    let next = waiting.find(|shape| shape.host().is_some() && !shape.in_cpu_lane());
+    let next = first_script(world, &heads);
     Picture {
         schema_version: PICTURE_SCHEMA_VERSION,
         seq: frame.seq,
@@ -95,6 +93,13 @@ pub(crate) fn wanted_by_batches(world: &World, now: Millis) -> Option<Vec<&Shape
     let exclusive = world.exclusive(now)?;
     let lines = world.queue.lines().map(|(shape, _)| shape);
     Some(lines.filter(|shape| exclusive.has(shape.batch.as_ref())).collect())
+}
+
+/// The shape of the first script in line that wants a GPU.
+pub(crate) fn first_script<'w>(world: &'w World, heads: &[(TaskId, Reason)]) -> Option<&'w Shape> {
+    let waiting = heads.iter().flat_map(|(task_id, _)| world.queue.by_id(task_id));
+    let mut waiting = waiting.filter_map(|entry| world.queue.get(entry)).map(|item| &item.shape);
+    waiting.find(|shape| shape.host().is_some() && !shape.in_cpu_lane())
 }
 
 pub(crate) fn gpu_picture(

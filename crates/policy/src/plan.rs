@@ -24,6 +24,7 @@ mod heads;
 mod hold;
 mod launch;
 mod pause;
+mod ram;
 mod reload;
 mod scripts;
 mod settle;
@@ -31,6 +32,7 @@ mod show;
 mod stagger;
 mod stop;
 mod stream;
+mod tell;
 mod yields;
 
 use model::Millis;
@@ -70,6 +72,7 @@ pub fn plan_by(world: &World, now: Millis, judge: &dyn Judge) -> Plan {
     let now = now.max(world.now);
     let mut draft = Draft::new(world, now);
     settle::settle(&mut draft);
+    tell::tell(&mut draft);
     stop::stop(&mut draft);
     show::show(&mut draft);
     pause::tell(&mut draft);

@@ -109,6 +109,8 @@ type Length = (Reverse<Priority>, Reverse<u64>, Arrival);
 /// A queued task.
 #[derive(Clone, Debug)]
 pub(crate) struct Queued {
+    /// Whether it was said that it waits for a slot.
+    pub said_busy: bool,
     /// What it says.
     pub task: Box<Task>,
     /// Arrival.
@@ -449,6 +451,16 @@ impl Queue {
         for entry in self.by_id.get(task_id).into_iter().flatten() {
             if let Some(item) = self.items.get_mut(entry) {
                 item.told = true;
+            }
+        }
+    }
+
+    /// It was said that this task waits for a slot.
+    pub(crate) fn said_busy(&mut self, task_id: &TaskId) {
+        let entries: Vec<Entry> = self.by_id.get(task_id).into_iter().flatten().cloned().collect();
+        for entry in entries {
+            if let Some(item) = self.items.get_mut(&entry) {
+                item.said_busy = true;
             }
         }
     }

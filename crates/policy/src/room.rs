@@ -327,6 +327,13 @@ impl World {
         self.config.models.get(model).and_then(|entry| entry.mib)
     }
 
+    /// How many units of `vram_per_job_mb` a GPU has room for: what is said of it at the start.
+    pub(crate) fn slots_declared(&self, gpu: &Gpu) -> u32 {
+        let manager = &self.config.resource_manager;
+        let room = gpu.facts.total_mib.map_or(0, |total| total.saturating_sub(manager.vram_headroom_mb));
+        u32::try_from(room / manager.vram_per_job_mb.max(1)).unwrap_or(u32::MAX).max(1)
+    }
+
     /// How many script units a GPU has room for at once, those that run included: of this shape, else of one that
     /// needs `vram_per_job_mb`. None where nobody can say.
     pub(crate) fn slots_max(&self, gpu: &Gpu, worker: Option<&Worker>, next: Option<&Shape>) -> Option<u32> {

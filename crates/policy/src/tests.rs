@@ -20,6 +20,7 @@ mod rig;
 mod seed_4;
 mod shown;
 mod single_lock;
+mod slots;
 mod states;
 mod turns;
 mod weighing;

@@ -53,6 +53,8 @@ pub(crate) struct Unit {
     pub cancelled: bool,
     /// Whether `processing/` shows that it runs.
     pub shown: bool,
+    /// What was said of its slot.
+    pub told: Told,
     /// 0 to 1, only rising.
     pub progress: Option<f64>,
     /// Where it began and when its progress last rose: what its pace is told by.
@@ -72,6 +74,18 @@ pub(crate) struct Pace {
     pub from: Option<f64>,
     /// When its progress last rose.
     pub at: Millis,
+}
+
+/// What was said of the slot of a script.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Nothing yet.
+    #[default]
+    Nothing,
+    /// That it has one.
+    Assigned,
+    /// That it gave it back.
+    Released,
 }
 
 /// Where a unit is.

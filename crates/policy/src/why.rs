@@ -96,8 +96,18 @@ fn of_parked(item: &Queued, in_s: f64) -> Reason {
     }
 }
 
+/// Why a script waits that there is a slot for, where the machine's memory is short.
+fn short_of_ram(world: &World, now: Millis, item: &Queued) -> Option<Reason> {
+    let free_mib = world.low_ram().filter(|_| item.shape.host().is_some())?;
+    let for_s = world.ram_wait.map_or(0.0, |wait| (now - wait.since).as_secs_f64());
+    Some(Reason::RamLow { free_mib, least_mib: world.least_ram_mib(), for_s })
+}
+
 /// Why a task waits that there is room for: others go first, or it is another job type's turn.
-fn behind(world: &World, item: &Queued, standing: Standing) -> Reason {
+fn behind(world: &World, now: Millis, item: &Queued, standing: Standing) -> Reason {
+    if let Some(short) = short_of_ram(world, now, item) {
+        return short;
+    }
     if standing.ahead.count == 0 {
         return Reason::Next;
     }
@@ -123,7 +133,7 @@ fn of_cpu_lane(world: &World, now: Millis, item: &Queued) -> Reason {
     }
     let load = world.units_on(worker).filter(|unit| unit.is_live()).count() + worker.claims.len();
     if load < slots as usize {
-        return behind(world, item, standing);
+        return behind(world, now, item, standing);
     }
     let ahead = standing.ahead;
     Reason::CpuLaneFull { slots, ahead }
@@ -189,7 +199,7 @@ fn of_llm(world: &World, now: Millis, item: &Queued, wanted: Option<&str>) -> Re
     if let Some((gpu, _)) = choices.find(|(gpu, _)| gpu.state_at(now).0 == GpuState::Idle)
         && world.worker_on(gpu).is_some_and(|worker| worker.load() == 0)
     {
-        return behind(world, item, world.standing(now, item));
+        return behind(world, now, item, world.standing(now, item));
     }
     of_busy_gpus(world, now, item, &able)
 }
@@ -253,7 +263,7 @@ fn of_loaded_llm(
         let load: usize = ready.iter().map(|(worker, ..)| live(worker) + worker.claims.len()).sum();
         let standing = world.standing(now, item);
         if load < slots as usize {
-            return Some(behind(world, item, standing));
+            return Some(behind(world, now, item, standing));
         }
         let ahead = standing.ahead;
         return Some(Reason::WaitingForSlot { model: (*model).to_owned(), slots, ahead });
@@ -297,7 +307,7 @@ fn of_script(world: &World, now: Millis, item: &Queued) -> Reason {
             );
             return Reason::Held { detail };
         }
-        return behind(world, item, world.standing(now, item));
+        return behind(world, now, item, world.standing(now, item));
     }
     let some_script_gpu = able.iter().any(|(gpu, _)| {
         matches!(gpu.state_at(now).0, GpuState::BootingScript | GpuState::ScriptBusy | GpuState::Cooling)

@@ -7,7 +7,7 @@ use model::{GpuState, Millis, TaskClass, Timestamp};
 
 use crate::forecast;
 use crate::gpu::Gpu;
-use crate::picture::{Moment, gpu_picture, wanted_by_batches};
+use crate::picture::{Moment, first_script, gpu_picture, wanted_by_batches};
 use crate::place;
 use crate::queue::Shape;
 use crate::world::World;
@@ -22,8 +22,9 @@ pub fn why_gpu(world: &World, now: Millis, name: &str) -> Option<GpuReason> {
     let gpu = world.gpus.values().find(|gpu| gpu.key() == name || gpu.facts.uuid.as_str() == name)?;
     let wanted = wanted_by_batches(world, now);
     // Only distances in time are told, so any wall clock will do.
+    let heads = crate::plan(world, now).heads;
     let moment = Moment { now, wall: Timestamp::UNIX_EPOCH };
-    let picture = gpu_picture(world, gpu, moment, wanted.as_deref(), None);
+    let picture = gpu_picture(world, gpu, moment, wanted.as_deref(), first_script(world, &heads));
     let (state, since) = gpu.state_at(now);
     let until = |at: Millis| (at - now).as_secs_f64().max(0.0);
     let ready_at = match state {

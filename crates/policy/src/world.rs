@@ -22,6 +22,7 @@ use crate::learn::Memory;
 use crate::order::Ageing;
 use crate::place;
 use crate::queue::{Line, Queue, Queued, Shape, What};
+use crate::ram::RamWait;
 use crate::turn::Turns;
 use crate::unit::{Claim, Unit};
 use crate::worker::{Llm, Worker};
@@ -37,6 +38,12 @@ pub struct World {
     pub(crate) turns: Turns,
     /// Whether it was said that a job type waits for another one to start: on the GPUs, and in the CPU lane.
     pub(crate) said_in_a_row: [bool; 2],
+    /// Whether it was said how many slots there are, since that last changed.
+    pub(crate) slots_told: bool,
+    /// Hosts that were seen to use more than they are counted with: said and not yet said.
+    pub(crate) over_their_need: BTreeMap<String, OverItsNeed>,
+    /// What a task needs that ran out of memory where it had a GPU for itself, in MiB.
+    pub(crate) ran_out: BTreeMap<TaskId, u64>,
     pub(crate) memory: Memory,
     /// How often LLM requests come.
     pub(crate) demand: Demand,
@@ -44,6 +51,8 @@ pub struct World {
     pub(crate) inventory: Option<(InventorySource, Option<String>)>,
     /// The last reading of the machine's memory.
     pub(crate) ram: Option<Ram>,
+    /// The start that waits for memory; none while there is enough.
+    pub(crate) ram_wait: Option<RamWait>,
     pub(crate) gpus: BTreeMap<GpuUuid, Gpu>,
     /// Those of them that cool: what time alone changes, so that no event looks at all GPUs.
     pub(crate) cooling: BTreeSet<GpuUuid>,
@@ -91,6 +100,19 @@ pub(crate) struct Returning {
     pub since: Millis,
 }
 
+/// A host that was seen to use more than it is counted with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OverItsNeed {
+    /// Where, by key.
+    pub gpu: String,
+    /// What it used, in MiB.
+    pub used_mib: u64,
+    /// What it was counted with.
+    pub counted_mib: u64,
+    /// Whether that was said.
+    pub said: bool,
+}
+
 /// Somebody wants the machine freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Down {
@@ -135,10 +157,14 @@ impl World {
             demand: Demand::default(),
             turns: Turns::new(&config.fairness),
             said_in_a_row: [false; 2],
+            slots_told: false,
+            over_their_need: BTreeMap::new(),
+            ran_out: BTreeMap::new(),
             config,
             now: Millis::ZERO,
             inventory: None,
             ram: None,
+            ram_wait: None,
             gpus: BTreeMap::new(),
             cooling: BTreeSet::new(),
             queue: Queue::default(),
@@ -434,6 +460,7 @@ impl World {
     }
 
     pub(crate) fn note_end(&mut self, task_id: TaskId, complete: bool) {
+        self.ran_out.remove(&task_id);
         if complete {
             self.ended.complete += 1;
         } else {

@@ -42,6 +42,7 @@ impl World {
             yield_asked_at: None,
             cancelled: claim.cancelled,
             shown: false,
+            told: crate::unit::Told::Nothing,
             progress: None,
             pace: Pace::default(),
             media_s: None,

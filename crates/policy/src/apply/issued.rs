@@ -7,7 +7,8 @@ use model::{AttemptKey, Entry, Millis, Saying, Task, WorkerId};
 use crate::action::Action;
 use crate::gpu::{BootFailure, KeptFor};
 use crate::plan::boots_until;
-use crate::unit::{Claim, Closing};
+use crate::ram::RamWait;
+use crate::unit::{Claim, Closing, Told};
 use crate::worker::Llm;
 use crate::world::World;
 
@@ -73,12 +74,37 @@ impl World {
                 self.lent = of_key.map(|gpu| gpu.facts.uuid.clone());
             }
             Saying::BackFromChat { .. } => self.lent = None,
+            Saying::AllSlots { .. } => self.slots_told = true,
+            Saying::Assigned { task, .. } => self.told_of_slot(task, Told::Assigned),
+            Saying::Released { task, .. } | Saying::Freed { task, .. } => {
+                self.told_of_slot(task, Told::Released);
+            }
+            Saying::AllBusy { task } => self.queue.said_busy(task),
+            Saying::RamLow { .. } | Saying::RamWaitOver { .. } => {
+                self.ram_wait = Some(RamWait { since: at });
+            }
+            Saying::OverItsNeed { script, .. } => {
+                if let Some(over) = self.over_their_need.get_mut(script) {
+                    over.said = true;
+                }
+            }
             Saying::Prewarms { .. } => self.demand.prewarms(at),
             Saying::LeavesBatch { gpu, .. } => {
                 let of_key = self.gpus.values().find(|known| known.key() == *gpu);
                 self.left.extend(of_key.map(|gpu| gpu.facts.uuid.clone()));
             }
             _ => {}
+        }
+    }
+
+    fn told_of_slot(&mut self, task: &model::TaskId, told: Told) {
+        let keys: Vec<AttemptKey> = self.attempts_of(task).cloned().collect();
+        for key in keys {
+            if let Some(unit) = self.units.get_mut(&key)
+                && unit.is_live() == (told == Told::Assigned)
+            {
+                unit.told = told;
+            }
         }
     }
 

@@ -17,7 +17,8 @@ impl World {
         order: u64,
         not_before: Option<Millis>,
     ) {
-        let shape = Shape::of(&task, &self.config);
+        let mut shape = Shape::of(&task, &self.config);
+        shape.needs.vram_mib = shape.needs.vram_mib.max(self.ran_out.get(&task.task_id).copied());
         // Another attempt, or another look at the same file, is no new request.
         let is_new = task.attempt == 0 && task.history.is_empty() && self.queue.get(&entry).is_none();
         if is_new && shape.class() == TaskClass::Llm {
@@ -40,7 +41,7 @@ impl World {
         }
         self.queue.insert(
             entry,
-            Queued { task, order, not_before, since, cancelled, shape, told: false },
+            Queued { task, order, not_before, since, cancelled, shape, told: false, said_busy: false },
             at,
         );
     }

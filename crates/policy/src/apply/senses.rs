@@ -1,16 +1,18 @@
 //! Facts about GPUs.
 
 use model::config::VramAccounting;
-use model::gpu::{Inventory, Reading};
+use model::gpu::{Inventory, Ram, Reading};
 use model::link::HostState;
-use model::{GpuUuid, Health, InventorySource, Millis};
+use model::{AttemptKey, GpuUuid, Health, InventorySource, Millis};
 
 use crate::demand::HOURS;
 use crate::gpu::Gpu;
-use crate::world::World;
+use crate::place;
+use crate::world::{OverItsNeed, World};
 
 impl World {
     pub(super) fn inventory(&mut self, at: Millis, inventory: Inventory) {
+        let before = self.slots_seen();
         for gpu in self.gpus.values_mut() {
             if !inventory.gpus.iter().any(|facts| facts.uuid == gpu.facts.uuid) {
                 gpu.health = Health::Lost;
@@ -31,6 +33,22 @@ impl World {
             }
         }
         self.inventory = Some((inventory.source, inventory.why));
+        if self.slots_seen() != before {
+            self.slots_told = false;
+        }
+    }
+
+    /// What the number of slots depends on.
+    fn slots_seen(&self) -> Vec<(GpuUuid, Option<u64>)> {
+        let usable = self.gpus.values().filter(|gpu| gpu.is_usable());
+        usable.map(|gpu| (gpu.facts.uuid.clone(), gpu.facts.total_mib)).collect()
+    }
+
+    pub(super) fn ram(&mut self, ram: Ram) {
+        self.ram = Some(ram);
+        if self.low_ram().is_none() {
+            self.ram_wait = None;
+        }
     }
 
     pub(super) fn hour(&mut self, at: Millis, hour: u8, left: Millis) {
@@ -75,7 +93,9 @@ impl World {
         }
         let Some(gpu) = self.gpus.get(uuid) else { return };
         let Some((worker, reading)) = self.worker_on(gpu).zip(gpu.reading.as_ref()) else { return };
+        let key = gpu.key();
         let mut more: Vec<(String, Option<String>, u64)> = Vec::new();
+        let mut over: Vec<(String, OverItsNeed)> = Vec::new();
         for host in worker.reports.hosts.iter().filter(|host| host.state != HostState::Unloading) {
             let found = host.pid.and_then(|pid| reading.processes.iter().find(|(of, _)| *of == pid));
             let Some(used) = found.and_then(|(_, mib)| *mib) else { continue };
@@ -85,12 +105,69 @@ impl World {
                 Some(known) => used > known,
                 None => host.state == HostState::Busy,
             };
+            if let Some(counted_mib) = known.filter(|known| used > *known) {
+                let name = crate::learn::host_name(&host.script, host.model.as_deref());
+                let gpu = key.clone();
+                over.push((name, OverItsNeed { gpu, used_mib: used, counted_mib, said: false }));
+            }
             if counts {
                 more.push((host.script.clone(), host.model.clone(), used));
             }
         }
         for (script, model, mib) in more {
             self.memory.used(&script, model.as_deref(), mib);
+        }
+        for (name, over) in over {
+            self.over_their_need.entry(name).or_insert(over);
+        }
+    }
+
+    /// What the hosts of a task that has just ended use is remembered, so that a peak of long ago is forgotten in time.
+    pub(super) fn learn_peak(&mut self, key: &AttemptKey) {
+        let Some(unit) = self.units.get(key) else { return };
+        let Some(host) = unit.shape.host().filter(|host| host.warm) else { return };
+        let Some(worker) = self.workers.get(&unit.worker) else { return };
+        let reading = self.gpu_of(&unit.worker).and_then(|gpu| gpu.reading.as_ref());
+        let hosts = worker.reports.hosts.iter().filter(|one| host.is(&one.script, one.model.as_deref()));
+        let used = hosts.filter_map(|one| {
+            let found = reading?.processes.iter().find(|(pid, _)| Some(*pid) == one.pid);
+            found.and_then(|(_, mib)| *mib)
+        });
+        let measures = self.config.resource_manager.vram_accounting == VramAccounting::Measured;
+        if let Some(peak) = used.max().filter(|_| measures) {
+            let (script, model) = (host.name(), host.model.clone());
+            self.memory.used(&script, model.as_deref(), peak);
+        }
+    }
+
+    /// A script ran out of memory. Beside others it counts with a quarter more from now on; where it had the GPU for
+    /// itself, this task needs a larger one, if there is any.
+    pub(super) fn ran_out(&mut self, key: &AttemptKey) {
+        let Some(unit) = self.units.get(key) else { return };
+        let Some(host) = unit.shape.host() else { return };
+        let Some(gpu) = self.gpu_of(&unit.worker) else { return };
+        let Some(total) = gpu.facts.total_mib else { return };
+        if self.config.resource_manager.vram_accounting == VramAccounting::Declared {
+            return;
+        }
+        let worker = self.workers.get(&unit.worker);
+        let shares = worker.is_some_and(|worker| {
+            let beside = self.units_on(worker).filter(|other| other.is_live() && other.key != *key);
+            beside.count() > 0 || worker.engine.is_some() || worker.reports.hosts.len() > 1
+        });
+        if shares && let Some(counted) = self.need(&unit.shape).counted {
+            let raised = (counted + counted / 4).min(total);
+            let (script, model) = (host.name(), host.model.clone());
+            self.memory.used(&script, model.as_deref(), raised);
+            return;
+        }
+        let larger = self.gpus.values().filter(|other| {
+            other.is_usable()
+                && other.facts.total_mib > Some(total)
+                && place::is_wanted(&unit.shape, &other.facts)
+        });
+        if larger.count() > 0 {
+            self.ran_out.insert(key.task_id.clone(), total + 1);
         }
     }
 }

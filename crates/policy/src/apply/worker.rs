@@ -149,6 +149,8 @@ impl World {
             yield_asked_at: (stop == Some(model::link::StopWhy::Yield)).then_some(at),
             cancelled: stop == Some(model::link::StopWhy::Cancel),
             shown: false,
+            // The brain that ordered it has said so.
+            told: crate::unit::Told::Assigned,
             progress: None,
             pace: Pace::default(),
             media_s: None,
@@ -263,6 +265,7 @@ impl World {
         let is_whole = unit.task.checkpoint.is_none();
         match failure {
             None => {
+                self.learn_peak(key);
                 if is_whole {
                     let gpu_name = gpu.as_ref().map(|(_, name)| name.as_str());
                     self.memory.ran(name, run_ms, media_s, gpu_name, slots);
@@ -283,6 +286,7 @@ impl World {
                     gpu.health = Health::Suspect;
                 }
             }
+            Some(FailureClass::Oom) => self.ran_out(key),
             Some(_) => {}
         }
     }

@@ -7,6 +7,7 @@ use model::{Entry, Millis};
 
 use super::draft::Draft;
 use super::fill::Placed;
+use super::ram;
 use super::scripts::{AHEAD, is_short};
 use crate::queue::{HostKey, Queued};
 use crate::worker::Worker;
@@ -52,6 +53,12 @@ impl<'w> CpuLane<'w> {
     pub(super) fn place(&mut self, draft: &mut Draft<'w>, entry: &'w Entry, item: &'w Queued) -> Placed {
         let (Some(worker), Some(host)) = (self.worker, item.shape.host()) else { return Placed::No };
         if self.free > 0 {
+            let given = self.given.get(host).copied().unwrap_or_default();
+            let mine = self.hosts.iter().filter(|order| host.is(&order.script, order.model.as_deref()));
+            let kept: u32 = mine.map(|order| order.count).sum();
+            if !ram::allows(draft, item, given >= kept) {
+                return Placed::Covered;
+            }
             self.free -= 1;
             if host.warm {
                 let given = self.given.entry(host.clone()).or_default();

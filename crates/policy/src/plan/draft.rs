@@ -8,6 +8,7 @@ use model::task::GpuRequirement;
 use model::{AttemptKey, Entry, GpuState, Millis, Reason, Saying, Task, TaskId, WorkerId};
 
 use super::hold::Hold;
+use super::ram::Guard;
 use super::scripts::Seeker;
 use crate::action::{Action, Plan};
 use crate::exclusive::Exclusive;
@@ -36,6 +37,8 @@ pub(super) struct Draft<'w> {
     grants: [Grants; 2],
     /// The largest need, in MiB, that a script that waits has stated.
     pub largest_waiting: Option<u64>,
+    /// What is left of the machine's memory.
+    pub ram: Guard,
     /// Whether scripts of more than one shape wait, or LLM tasks beside them: only then can one be in another's way.
     pub is_mixed: bool,
     actions: Vec<Action>,
@@ -102,6 +105,7 @@ impl<'w> Draft<'w> {
             drained: 0,
             grants: [false, true].map(|in_cpu_lane| world.grants(in_cpu_lane).clone()),
             largest_waiting: None,
+            ram: Guard::default(),
             is_mixed: false,
             actions: Vec::new(),
             wake_at: None,

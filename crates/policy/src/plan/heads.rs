@@ -1,11 +1,12 @@
 //! The first in line of each class that does not start now, and why.
 
-use model::TaskClass;
+use model::{Reason, Saying, TaskClass};
 
 use super::draft::Draft;
 use crate::order::{Arrival, Urgency};
 use crate::queue::Queued;
 use crate::turn::TurnKey;
+use crate::unit::Told;
 use crate::why::reason_of;
 
 /// A place in the one order, turns included.
@@ -37,7 +38,14 @@ pub(super) fn heads(draft: &mut Draft<'_>) {
         let parked = || world.queue.first_parked(class).filter(|entry| !draft.spoken_for.contains(*entry));
         let item = first.map(|(_, item)| item).or(paused_item).or_else(|| world.queue.get(parked()?));
         if let Some(item) = item {
-            draft.head(item.task.task_id.clone(), reason_of(world, draft.now, item));
+            let reason = reason_of(world, draft.now, item);
+            let waits = class == TaskClass::Script && matches!(reason, Reason::WaitingForGpu { .. });
+            let slots_are_used =
+                || world.units.values().any(|unit| unit.is_live() && unit.told == Told::Assigned);
+            if waits && !item.said_busy && world.down.is_none() && slots_are_used() {
+                draft.say(Saying::AllBusy { task: item.task.task_id.clone() });
+            }
+            draft.head(item.task.task_id.clone(), reason);
         }
     }
     if let Some(exclusive) = &draft.exclusive {

@@ -9,9 +9,10 @@ use model::{Entry, Millis};
 use super::draft::{Desk, Draft};
 use super::fill::Placed;
 use super::hold;
+use super::ram;
 use crate::place;
 use crate::queue::{HostKey, Queued};
-use crate::room::{Holder, Leftover, Need, When};
+use crate::room::{Holder, Leftover, Line, Need, When};
 
 /// Orders are given ahead only while they should take no longer than this all together: never by count.
 pub(super) const AHEAD: Millis = Millis(20);
@@ -42,32 +43,29 @@ pub(super) fn place<'w>(draft: &mut Draft<'w>, entry: &'w Entry, item: &'w Queue
     if let Some(at) =
         best(draft, &able, &seeker, When::Now, &|desk| desk.is_open(draft) && waits(desk, &seeker))
     {
-        start(draft, at, &seeker, entry, true);
-        return Placed::Yes;
+        return start(draft, at, &seeker, entry, true);
     }
     let here = fitting(draft, &able, &seeker);
     if let Some(at) = here.filter(|at| draft.desks[*at].load == 0) {
-        start(draft, at, &seeker, entry, true);
-        return Placed::Yes;
+        return start(draft, at, &seeker, entry, true);
     }
     if let Some(at) = able.iter().copied().find(|at| ahead_fits(draft, &draft.desks[*at], &seeker)) {
-        start(draft, at, &seeker, entry, false);
-        return Placed::Yes;
+        return start(draft, at, &seeker, entry, false);
     }
     let loads = |at: &usize| draft.desks[*at].room.line(seeker.who).is_none_or(|line| line.idle() == 0);
     if here.is_some_and(|at| loads(&at)) && waiting_is_shorter(draft, &able, &seeker) {
         return Placed::Covered;
     }
     if let Some(at) = here {
-        start(draft, at, &seeker, entry, true);
-        return Placed::Yes;
+        return start(draft, at, &seeker, entry, true);
     }
     if let Some(at) = best(draft, &able, &seeker, When::Soon, &|desk| desk.frees_soon()) {
         promise(draft, at, &seeker);
         return Placed::Yes;
     }
-    if let Some(at) = best(draft, &able, &seeker, When::Cleared, &|desk| desk.is_open(draft)) {
-        clear(draft, at, &seeker);
+    if let Some(at) = best(draft, &able, &seeker, When::Cleared, &|desk| desk.is_open(draft))
+        && clear(draft, at, &seeker)
+    {
         promise(draft, at, &seeker);
         return Placed::Yes;
     }
@@ -145,7 +143,11 @@ fn waiting_is_shorter(draft: &Draft<'_>, able: &[usize], seeker: &Seeker<'_>) ->
     run.p50.0.saturating_mul(left) / i64::from(hosts) <= boot.0
 }
 
-fn start<'w>(draft: &mut Draft<'w>, at: usize, seeker: &Seeker<'w>, entry: &'w Entry, grows: bool) {
+fn start<'w>(draft: &mut Draft<'w>, at: usize, seeker: &Seeker<'w>, entry: &'w Entry, grows: bool) -> Placed {
+    let warm = waits(&draft.desks[at], seeker) || !grows;
+    if !ram::allows(draft, seeker.item, !warm) {
+        return Placed::Covered;
+    }
     let expected = expected(draft, at, seeker);
     let now = draft.now;
     let desk = &mut draft.desks[at];
@@ -164,6 +166,7 @@ fn start<'w>(draft: &mut Draft<'w>, at: usize, seeker: &Seeker<'w>, entry: &'w E
     }
     let worker = &draft.desks[at].worker.id;
     draft.start(entry, worker, &seeker.item.task);
+    Placed::Yes
 }
 
 /// How long it should run there.
@@ -185,19 +188,29 @@ fn promise<'w>(draft: &mut Draft<'w>, at: usize, seeker: &Seeker<'w>) {
 }
 
 /// Idle hosts leave, the largest first, until it fits when they have gone. Its own host is loaded as soon as they have.
-fn clear<'w>(draft: &mut Draft<'w>, at: usize, seeker: &Seeker<'w>) {
-    let room = &mut draft.desks[at].room;
+/// False where nothing is left to be told to leave: what should have gone does not go.
+fn clear<'w>(draft: &mut Draft<'w>, at: usize, seeker: &Seeker<'w>) -> bool {
+    let mut room = draft.desks[at].room.clone();
+    let before = room.leftover(When::Soon, seeker.who, seeker.need);
     while room.leftover(When::Soon, seeker.who, seeker.need).is_none() {
-        let others = room.lines.iter_mut().filter(|line| line.who != seeker.who && line.idle() > 0);
-        let Some(line) = others.max_by_key(|line| line.each) else { break };
+        // One idle host of its own is where it goes.
+        let spare = |line: &&mut Line<'_>| line.idle() > u32::from(line.who == seeker.who);
+        let Some(line) = room.lines.iter_mut().filter(spare).max_by_key(|line| line.each) else {
+            return false;
+        };
         line.kept -= 1;
         line.leaving += 1;
+    }
+    if before.is_some() {
+        return false;
     }
     let line = room.line_mut(seeker.who, seeker.need.counted);
     if seeker.key.warm && line.idle() == 0 {
         line.kept += 1;
     }
+    draft.desks[at].room = room;
     draft.order_hosts(at);
+    true
 }
 
 /// Whether this desk runs the same warm hosts and nothing else, and has so little to do that the next order may lie

@@ -1,5 +1,6 @@
 //! A spool, a brain and workers that do not exist: actions are answered at virtual times, laws are checked after each fact.
 
+mod cards;
 mod hands;
 mod seen;
 mod trouble;

@@ -7,7 +7,8 @@ impl Rig {
         match action {
             Action::Say(_) | Action::Reserve { .. } | Action::ReadAhead { .. } => {}
             Action::Launch { gpu } => {
-                let launch = format!("launch-{}", self.log.len());
+                let launch =
+                    format!("launch-{}", self.count(|action| matches!(action, Action::Launch { .. })));
                 self.tell(Event::Launched { launch: launch.clone(), gpu: gpu.clone() });
                 self.later(50, Happening::Born { launch, gpu });
             }

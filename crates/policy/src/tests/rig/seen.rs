@@ -43,10 +43,10 @@ impl Rig {
         self.count(|action| matches!(action, Action::Engine { engine: None, .. }))
     }
 
-    /// What was said, the oldest first.
+    /// What was said, the oldest first, without what is said of every task and at every start.
     pub(in crate::tests) fn said(&self) -> Vec<String> {
         let said = self.log.iter().filter_map(|(_, action)| match action {
-            Action::Say(saying) => Some(saying.to_string()),
+            Action::Say(saying) if !saying.is_routine() => Some(saying.to_string()),
             _ => None,
         });
         said.collect()

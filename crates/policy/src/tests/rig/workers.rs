@@ -134,7 +134,9 @@ impl Rig {
                 script: script.to_string(),
                 model,
                 state: HostState::Idle,
-                pid: Some(9_000),
+                pid: Some(
+                    9_000 + self.born * 100 + *loads + u32::try_from(found.reports.hosts.len()).expect("few"),
+                ),
                 loads: *loads,
                 boot_ms,
             };
@@ -270,6 +272,11 @@ impl Rig {
                 checkpoint: checkpoint.map(Into::into),
                 stopped: stopped.is_some(),
             });
+        }
+        let kept: u32 = found.orders.hosts.iter().map(|order| order.count).sum();
+        if found.reports.hosts.len() > kept as usize {
+            // What may not stay goes as soon as it has nothing to do.
+            self.later(200, Happening::HostGone { worker: worker.clone() });
         }
         self.report(worker);
     }
