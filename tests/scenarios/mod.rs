@@ -11,4 +11,5 @@ mod pause;
 mod prompt;
 mod scripts;
 mod shutdown;
+mod slots;
 mod yields;

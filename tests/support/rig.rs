@@ -51,6 +51,8 @@ impl Rig {
             "timing": {"cooling_s": 0.05, "settle_s": 1, "rescan_s": 1, "kill_grace_s": 0.5, "orphan_ttl_s": 30},
             "retry": {"backoff_s": [0, 0.2]},
             "shutdown": {"timeout_s": 20},
+            // Stories are told on small machines too.
+            "resource_manager": {"min_system_ram_mb": 0},
         });
         Self {
             folder,

@@ -136,7 +136,7 @@ pub struct ResourceManager {
     pub gpu_roles: Auto<BTreeMap<String, GpuRole>>,
     /// Boot times in seconds by model or `script:model`, until they have been learned.
     pub boot_times: BTreeMap<String, f64>,
-    /// Memory of one script on a GPU in MiB, where neither the task nor its script says, under `declared` accounting.
+    /// What a script is counted with on a GPU, in MiB, under `declared` accounting; slots are told of this size at start.
     pub vram_per_job_mb: u64,
     /// Memory of a GPU in MiB that units which share it leave free.
     pub vram_headroom_mb: u64,
@@ -160,10 +160,10 @@ pub struct ResourceManager {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VramAccounting {
-    /// By what tasks and scripts state, else by what was measured; one unit a GPU while nothing is known.
+    /// By what tasks and scripts state, or what was measured if that is more; one unit a GPU while nothing is known.
     #[default]
     Measured,
-    /// By `vram_per_job_mb` alone: the seed's fixed slots.
+    /// By `vram_per_job_mb`, or what a task itself states if that is more; nothing is read: the seed's fixed slots.
     Declared,
 }
 

@@ -3,11 +3,12 @@
 use model::config::VramAccounting;
 use model::gpu::{Inventory, Ram, Reading};
 use model::link::HostState;
-use model::{AttemptKey, GpuUuid, Health, InventorySource, Millis};
+use model::{AttemptKey, GpuUuid, Health, InventorySource, Millis, TaskId};
 
 use crate::demand::HOURS;
 use crate::gpu::Gpu;
 use crate::place;
+use crate::queue::Shape;
 use crate::world::{OverItsNeed, World};
 
 impl World {
@@ -35,6 +36,7 @@ impl World {
         self.inventory = Some((inventory.source, inventory.why));
         if self.slots_seen() != before {
             self.slots_told = false;
+            self.forget_larger_needs(at);
         }
     }
 
@@ -140,6 +142,32 @@ impl World {
         }
     }
 
+    /// Whether there is a usable GPU of that size where this script may run.
+    fn has_script_gpu_of(&self, mib: u64, shape: &Shape) -> bool {
+        let mut gpus = self.gpus.values().filter(|gpu| gpu.is_usable() && self.takes_scripts(gpu));
+        gpus.any(|gpu| gpu.facts.total_mib >= Some(mib) && place::is_wanted(shape, &gpu.facts))
+    }
+
+    /// Where the larger GPU has gone that a task should have had, a smaller one is tried again.
+    fn forget_larger_needs(&mut self, at: Millis) {
+        let unmet = |(task_id, mib): (&TaskId, &u64)| {
+            let shape =
+                self.queue.by_id(task_id).find_map(|entry| self.queue.get(entry)).map(|item| &item.shape)?;
+            (!self.has_script_gpu_of(*mib, shape)).then(|| task_id.clone())
+        };
+        let unmet: Vec<TaskId> = self.ran_out.iter().filter_map(unmet).collect();
+        for task_id in unmet {
+            self.ran_out.remove(&task_id);
+            let entries: Vec<_> = self.queue.by_id(&task_id).cloned().collect();
+            for entry in entries {
+                if let Some(mut item) = self.queue.remove(&entry) {
+                    item.shape = Shape::of(&item.task, &self.config);
+                    self.queue.insert(entry, item, at);
+                }
+            }
+        }
+    }
+
     /// A script ran out of memory. Beside others it counts with a quarter more from now on; where it had the GPU for
     /// itself, this task needs a larger one, if there is any.
     pub(super) fn ran_out(&mut self, key: &AttemptKey) {
@@ -161,12 +189,7 @@ impl World {
             self.memory.used(&script, model.as_deref(), raised);
             return;
         }
-        let larger = self.gpus.values().filter(|other| {
-            other.is_usable()
-                && other.facts.total_mib > Some(total)
-                && place::is_wanted(&unit.shape, &other.facts)
-        });
-        if larger.count() > 0 {
+        if self.has_script_gpu_of(total + 1, &unit.shape) {
             self.ran_out.insert(key.task_id.clone(), total + 1);
         }
     }
