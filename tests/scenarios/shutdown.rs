@@ -6,7 +6,12 @@ use crate::support::rig::Rig;
 
 #[test]
 fn until_idle_finishes_all_work_frees_the_machine_and_ends() {
-    let mut rig = Rig::new().script("once", "once.sh", "once");
+    // What is loaded makes room at once: nobody is to wait here for requests that never come.
+    let mut rig = Rig::new()
+        .script("once", "once.sh", "once")
+        .set("/resource_manager/eviction_policy/min_residency_s", json!(0))
+        .set("/resource_manager/eviction_policy/chat_weight", json!(0))
+        .set("/resource_manager/boot_times", json!({"small": 0.3, "large": 0.3}));
     for n in 0..5 {
         rig.drop_task("llm", 3, &format!("ask-{n}"), &json!({"prompt": "hello"}));
         rig.drop_task(

@@ -242,6 +242,7 @@ impl Rig {
         let checkpoint =
             since.and_then(|since| self.checkpoint(&task, now - since)).filter(|_| planned.is_some());
         let host = self.host_of(&task);
+        let mut frees = false;
         let Some(found) = self.workers.get_mut(worker) else { return };
         let report = found.reports.attempts.entry(key.clone()).or_insert_with(|| AttemptReport {
             task_id: key.task_id.clone(),
@@ -261,6 +262,8 @@ impl Rig {
             };
             if let Some(host) = found.reports.hosts.iter_mut().find(busy) {
                 host.state = HostState::Idle;
+                // A host that may not stay any more leaves once it is idle.
+                frees = true;
             }
             let since = report.since.unwrap_or(now);
             report.outcome = Some(Outcome {
@@ -279,6 +282,9 @@ impl Rig {
             self.later(200, Happening::HostGone { worker: worker.clone() });
         }
         self.report(worker);
+        if frees {
+            self.later(200, Happening::HostGone { worker: worker.clone() });
+        }
     }
 }
 
