@@ -93,7 +93,8 @@ impl Machine {
         self.think();
     }
 
-    fn drop_task(&mut self) {
+    /// A task arrives.
+    pub(crate) fn drop_task(&mut self) {
         self.dropped += 1;
         let (task, not_before) = self.workload.task(self.dropped);
         let entry =
@@ -173,7 +174,10 @@ impl Machine {
                 self.tell(Event::Claimed { entry, task_id: task.task_id.clone() });
                 self.tell(Event::Finished { task_id: task.task_id, complete: false });
             }
-            Action::ShowRunning { .. } | Action::Say(_) => {}
+            Action::ShowRunning { .. }
+            | Action::Say(_)
+            | Action::Reserve { .. }
+            | Action::ReadAhead { .. } => {}
             other => panic!("nothing fails and nobody leaves here: {other:?}"),
         }
     }

@@ -148,8 +148,18 @@ fn memory() {
 /// A machine on which all that can run runs, and so many tasks wait.
 fn ready(gpus: usize, depth: usize, workload: Workload) -> Machine {
     let mut machine = Machine::new(gpus, config(), workload);
-    machine.fill(depth + gpus);
+    machine.fill(depth);
     machine.settle();
+    // As many more as have found a place, until all places are taken: what was to wait waits.
+    let mut placed = 0;
+    while machine.running() > placed {
+        let more = machine.running() - placed;
+        placed = machine.running();
+        for _ in 0..more {
+            machine.drop_task();
+        }
+        machine.settle();
+    }
     let enough = (gpus / 2).min(depth / 20);
     assert!(machine.running() >= enough, "{}: {} of {gpus} GPUs run", workload.name(), machine.running());
     machine

@@ -2,6 +2,7 @@
 //!
 //! Not here: what it is compared with (`batch_model`).
 
+use model::task::GpuRequirement;
 use model::{BatchId, GpuMode, Millis};
 use serde_json::json;
 
@@ -22,8 +23,8 @@ const RUN_S: f64 = 45.0;
 const ESTIMATE_SIGMA: f64 = 0.3;
 /// When the batch comes: by then every GPU holds an LLM that has nothing to do.
 const BATCH_AT_S: f64 = 2_000.0;
-/// How long each of them is busy before.
-const BEFORE_S: f64 = 1_000.0;
+/// How long the request runs that each of them is loaded for.
+const BEFORE_S: f64 = 10.0;
 /// Long after the batch, so that the simulation does not end with it.
 const LATE_S: f64 = 30_000.0;
 /// Memory of an LLM's file in MiB.
@@ -240,11 +241,9 @@ impl Case {
         let at = Millis::from_secs_f64;
         let mut all = Vec::new();
         for gpu in 0..self.gpus.0.len() {
-            // So long that no request waits for another one's end instead of having an LLM loaded.
             let model = self.in_turn.then(|| model_name(gpu));
             let mut job = job(&format!("before-{gpu}"), &WorkSpec::Llm { model }, BEFORE_S);
-            job.task.estimated_duration_sec = Some(BEFORE_S);
-            job.task.timeout_s = Some(BEFORE_S * 2.0);
+            job.task.gpu = GpuRequirement::Key(gpu.to_string());
             all.push(Arrival { at: Millis::ZERO, what: Wish::Task(Box::new(job)) });
         }
         let whisper = WorkSpec::Script { script: "whisper".into(), model: None, cpu: false };

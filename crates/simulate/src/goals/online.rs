@@ -4,6 +4,7 @@
 //! beat. Not here: that model (`online_model`).
 
 use model::Millis;
+use model::task::GpuRequirement;
 use serde_json::json;
 
 use super::batch_model::{HOST_END_S, HOST_LOAD_S, LLM_LOAD_S, UNLOAD_S};
@@ -17,8 +18,8 @@ use crate::sim::Sim;
 
 /// When people come: by then every GPU holds an LLM that has nothing to do.
 const BEGIN_S: f64 = 1_500.0;
-/// How long each LLM is busy before.
-const BEFORE_S: f64 = 1_000.0;
+/// How long the request runs that each LLM is loaded for before.
+const BEFORE_S: f64 = 10.0;
 /// A wait beyond this is one that nobody ended: some hours more than any of the specification's policies needs.
 const STRANDED_S: f64 = 6.0 * 3_600.0;
 
@@ -204,6 +205,7 @@ impl DayCase {
             config: json!({
                 "models": { "qwen2.5:14b": { "mib": 100_000 }, "qwen2.5:7b": { "mib": 5_600, "parallel": 1 } },
                 "models_order": ["qwen2.5:7b"],
+                "resource_manager": { "eviction_policy": { "chat_weight": self.asks.weight() } },
                 "scripts": { "whisper": { "vram_mib": 9_000 } },
             }),
             engines: Engines {
@@ -222,10 +224,9 @@ impl DayCase {
         let whisper = WorkSpec::Script { script: "whisper".into(), model: None, cpu: false };
         let mut all = Vec::new();
         for gpu in 0..self.gpus {
-            // So long that no request waits for another one's end instead of having an LLM loaded.
+            // One for each GPU, as short as the others: nothing is learned from it that does not hold later.
             let mut job = job(&format!("before-{gpu}"), &llm, BEFORE_S);
-            job.task.estimated_duration_sec = Some(BEFORE_S);
-            job.task.timeout_s = Some(BEFORE_S * 2.0);
+            job.task.gpu = GpuRequirement::Key(gpu.to_string());
             all.push(Arrival { at: Millis::ZERO, what: Wish::Task(Box::new(job)) });
         }
         let mut add = |kind: &str, works: &[Work], spec: &WorkSpec| {
