@@ -60,7 +60,12 @@ impl World {
 
     /// Whether scripts may run on this GPU at all: those of the orchestrating LLM are pinned.
     pub(crate) fn takes_scripts(&self, gpu: &Gpu) -> bool {
-        !(self.has_brain_role(gpu) && self.config.resource_manager.eviction_policy.never_evict_brain)
+        !self.is_pinned(gpu)
+    }
+
+    /// Whether the LLM of this GPU never leaves it, neither for scripts nor for another LLM.
+    pub(crate) fn is_pinned(&self, gpu: &Gpu) -> bool {
+        self.has_brain_role(gpu) && self.config.resource_manager.eviction_policy.never_evict_brain
     }
 
     /// Whether this GPU is for the orchestrating LLM.

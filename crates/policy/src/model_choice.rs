@@ -35,9 +35,16 @@ impl Choice {
 
 /// The model a task gets on this GPU if it has to be booted; `wanted` is the one it insists on.
 pub(crate) fn choose(world: &World, gpu: &Gpu, worker: &Worker, wanted: Option<&str>) -> Option<Choice> {
-    if let Some(name) = wanted {
-        return world.config.models.get(name).and_then(|entry| usable(world, gpu, worker, name, entry));
+    let Some(name) = wanted else { return own(world, gpu, worker) };
+    // What is pinned is its own LLM, whoever asks first.
+    if world.is_pinned(gpu) && own(world, gpu, worker).is_none_or(|own| own.model != name) {
+        return None;
     }
+    world.config.models.get(name).and_then(|entry| usable(world, gpu, worker, name, entry))
+}
+
+/// The model of a GPU by its role, else the first that fits.
+fn own(world: &World, gpu: &Gpu, worker: &Worker) -> Option<Choice> {
     let role = world.config.role(&gpu.key());
     let of_role = world.config.models_in_order().filter(|(_, entry)| role.is_some() && entry.role == role);
     let mut models = of_role.chain(world.config.models_in_order());
@@ -45,6 +52,16 @@ pub(crate) fn choose(world: &World, gpu: &Gpu, worker: &Worker, wanted: Option<&
         let can = worker.reports.can.engines.iter().find(|can| can.models.iter().any(|m| m == DEMO_MODEL))?;
         Some(Choice { preset: can.preset.clone(), model: DEMO_MODEL.into(), parallel: 1 })
     })
+}
+
+impl World {
+    /// The model that a pinned GPU is for; none where it is not pinned, or nobody can say yet.
+    pub(crate) fn pinned_model(&self, gpu: &Gpu) -> Option<String> {
+        if !self.is_pinned(gpu) {
+            return None;
+        }
+        own(self, gpu, self.worker_on(gpu)?).map(|own| own.model)
+    }
 }
 
 /// Whether some worker could boot a model that a task insists on; `None` while not all have said what they can.

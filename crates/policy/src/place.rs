@@ -5,7 +5,9 @@ use model::gpu::GpuFacts;
 use model::task::{GpuRequirement, Script, ScriptWork};
 use model::{Config, Reason};
 
-use crate::queue::{HostKey, Shape};
+use crate::gpu::Gpu;
+use crate::queue::{HostKey, Shape, What};
+use crate::world::World;
 
 /// The configuration's entry of a script; none for a file that is not registered.
 pub(crate) fn script_entry<'c>(config: &'c Config, script: &Script) -> Option<&'c ScriptEntry> {
@@ -54,8 +56,8 @@ pub(crate) fn fits(shape: &Shape, gpu: &GpuFacts) -> bool {
     is_wanted(shape, gpu) && can_hold(shape, gpu)
 }
 
-/// Why no GPU could run the task; none where one could, or where it needs none.
-pub(crate) fn misfit<'g>(shape: &Shape, gpus: impl Iterator<Item = &'g GpuFacts> + Clone) -> Option<Reason> {
+/// Why no GPU is what the task needs; none where one is, or where it needs none.
+fn unfit<'g>(shape: &Shape, gpus: impl Iterator<Item = &'g GpuFacts> + Clone) -> Option<Reason> {
     if shape.in_cpu_lane() || gpus.clone().any(|gpu| fits(shape, gpu)) {
         return None;
     }
@@ -90,4 +92,51 @@ pub(crate) fn misfit<'g>(shape: &Shape, gpus: impl Iterator<Item = &'g GpuFacts>
         None => "one that nobody could read".into(),
     };
     Some(Reason::DoesNotFit { needs, largest })
+}
+
+impl World {
+    /// Why no GPU could ever run a task of this shape; none where one could, or while nobody has looked.
+    pub(crate) fn misfit(&self, shape: &Shape) -> Option<Reason> {
+        self.inventory.as_ref()?;
+        let usable = || self.gpus.values().filter(|gpu| gpu.is_usable());
+        if let Some(misfit) = unfit(shape, usable().map(|gpu| &gpu.facts)) {
+            return Some(misfit);
+        }
+        let mut able = usable().filter(|gpu| fits(shape, &gpu.facts)).peekable();
+        able.peek()?;
+        match &shape.what {
+            _ if shape.in_cpu_lane() => None,
+            What::Script(_) => able.all(|gpu| self.is_pinned(gpu)).then(|| {
+                let detail = "every GPU that could run it is pinned for the LLM of a `brain_*` role; see \
+                              `gpu_roles` and `never_evict_brain` in config.json";
+                Reason::Held { detail: detail.into() }
+            }),
+            What::Llm(Some(model)) => self.misfit_of_model(model, &able.collect::<Vec<_>>()),
+            What::Llm(None) => None,
+        }
+    }
+
+    /// Why none of these GPUs could ever load a model.
+    fn misfit_of_model(&self, model: &str, able: &[&Gpu]) -> Option<Reason> {
+        let need = self.config.models.get(model)?.mib;
+        let holds = |gpu: &&&Gpu| match (need, gpu.facts.total_mib) {
+            (Some(need), Some(total)) => need <= total,
+            _ => true,
+        };
+        let large: Vec<&Gpu> = able.iter().filter(holds).copied().collect();
+        if let (Some(need), true) = (need, large.is_empty()) {
+            let largest = able.iter().filter_map(|gpu| gpu.facts.total_mib).max();
+            let largest = largest.map_or_else(|| "no memory".to_owned(), |total| format!("{total} MiB"));
+            return Some(Reason::DoesNotFit { needs: format!("{need} MiB for `{model}`"), largest });
+        }
+        let others = large.iter().map(|gpu| Some((gpu, self.pinned_model(gpu)?)));
+        let others: Option<Vec<_>> = others.collect();
+        let (gpu, own) = others?.into_iter().find(|(_, own)| own != model)?;
+        let detail = format!(
+            "`{model}` would fit on GPU {} alone, which is pinned for `{own}`; see `gpu_roles` and \
+             `never_evict_brain` in config.json",
+            gpu.key()
+        );
+        Some(Reason::Held { detail })
+    }
 }

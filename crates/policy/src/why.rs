@@ -279,11 +279,6 @@ fn of_loaded_llm(
 fn of_script(world: &World, now: Millis, item: &Queued) -> Reason {
     let mut able = able(world, item);
     able.retain(|(gpu, _)| world.takes_scripts(gpu));
-    if able.is_empty() {
-        let detail = "every GPU that could run it is pinned for the LLM of a `brain_*` role; see `gpu_roles` and \
-                      `never_evict_brain` in config.json";
-        return Reason::Held { detail: detail.into() };
-    }
     if able.iter().all(|(_, worker)| worker.is_none()) {
         return Reason::NoWorker;
     }

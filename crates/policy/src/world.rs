@@ -20,7 +20,6 @@ use crate::gpu::Gpu;
 use crate::launch::Launching;
 use crate::learn::Memory;
 use crate::order::Ageing;
-use crate::place;
 use crate::queue::{Line, Queue, Queued, Shape, What};
 use crate::ram::RamWait;
 use crate::turn::Turns;
@@ -342,12 +341,6 @@ impl World {
             return true;
         }
         matches!(shape.what, What::Llm(_)) && self.no_engine().is_some()
-    }
-
-    /// Why no GPU could ever run a task of this shape; none where one could, or while nobody has looked.
-    pub(crate) fn misfit(&self, shape: &Shape) -> Option<model::Reason> {
-        self.inventory.as_ref()?;
-        place::misfit(shape, self.gpus.values().filter(|gpu| gpu.is_usable()).map(|gpu| &gpu.facts))
     }
 
     /// Whether every usable GPU has a worker that has said what it can boot.

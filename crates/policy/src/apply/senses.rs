@@ -142,10 +142,10 @@ impl World {
         }
     }
 
-    /// Whether there is a usable GPU of that size where this script may run.
-    fn has_script_gpu_of(&self, mib: u64, shape: &Shape) -> bool {
-        let mut gpus = self.gpus.values().filter(|gpu| gpu.is_usable() && self.takes_scripts(gpu));
-        gpus.any(|gpu| gpu.facts.total_mib >= Some(mib) && place::is_wanted(shape, &gpu.facts))
+    /// The GPUs where this script may run, whatever their size.
+    fn script_gpus<'w>(&'w self, shape: &'w Shape) -> impl Iterator<Item = &'w Gpu> {
+        let usable = self.gpus.values().filter(|gpu| gpu.is_usable() && self.takes_scripts(gpu));
+        usable.filter(|gpu| place::is_wanted(shape, &gpu.facts))
     }
 
     /// Where the larger GPU has gone that a task should have had, a smaller one is tried again.
@@ -153,7 +153,8 @@ impl World {
         let unmet = |(task_id, mib): (&TaskId, &u64)| {
             let shape =
                 self.queue.by_id(task_id).find_map(|entry| self.queue.get(entry)).map(|item| &item.shape)?;
-            (!self.has_script_gpu_of(*mib, shape)).then(|| task_id.clone())
+            let is_there = self.script_gpus(shape).any(|gpu| gpu.facts.total_mib >= Some(*mib));
+            (!is_there).then(|| task_id.clone())
         };
         let unmet: Vec<TaskId> = self.ran_out.iter().filter_map(unmet).collect();
         for task_id in unmet {
@@ -189,8 +190,14 @@ impl World {
             self.memory.used(&script, model.as_deref(), raised);
             return;
         }
-        if self.has_script_gpu_of(total + 1, &unit.shape) {
-            self.ran_out.insert(key.task_id.clone(), total + 1);
+        // It had what programs of others left it, and goes where they leave more, if that is anywhere.
+        let need = gpu.foreign_mib.map_or(total, |foreign| total.saturating_sub(foreign)) + 1;
+        let has_more = |gpu: &Gpu| match (gpu.facts.total_mib, gpu.foreign_mib) {
+            (Some(total), foreign) => total >= need.saturating_add(foreign.unwrap_or_default()),
+            (None, _) => false,
+        };
+        if self.script_gpus(&unit.shape).any(has_more) {
+            self.ran_out.insert(key.task_id.clone(), need);
         }
     }
 }

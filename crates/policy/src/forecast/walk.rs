@@ -328,7 +328,7 @@ impl<'w> Walk<'w> {
                 Some((place.free_at(), false))
             }
             // The orchestrating LLM stays.
-            Loaded::Llm(_) if self.world.has_brain_role(gpu) && model != loaded_name(&place.loaded) => None,
+            Loaded::Llm(_) if self.world.is_pinned(gpu) && model != loaded_name(&place.loaded) => None,
             Loaded::Nothing => Some((place.all_free_at().max(again_at) + boot, true)),
             Loaded::Llm(_) | Loaded::Script(_) => {
                 let free = place.all_free_at() + gpu.cooling;

@@ -288,10 +288,7 @@ fn swap(draft: &mut Draft<'_>, able: &[usize], wanted: &dyn Fn(&Desk<'_>) -> boo
     for at in able.iter().copied() {
         let desk = &draft.desks[at];
         let (gpu, worker) = (desk.gpu, desk.worker);
-        if !wanted(desk)
-            || world.has_brain_role(gpu)
-            || !draft.is_time(world.settled_at(gpu, worker, draft.now))
-        {
+        if !wanted(desk) || world.is_pinned(gpu) || !draft.is_time(world.settled_at(gpu, worker, draft.now)) {
             continue;
         }
         let model = draft.desks[at].llm.as_ref().map(|llm| llm.model);

@@ -223,7 +223,7 @@ fn ways_of_an_llm<'w>(
     let again_at = |model: &String| gpu.boot_failures.get(model).map(|failure| failure.again_at);
     let choice = choose(world, gpu, worker, wanted)
         .filter(|choice| again_at(&choice.model).is_none_or(|time| time <= draft.now));
-    let Some(choice) = choice.filter(|_| !world.has_brain_role(gpu) || desk.llm.is_none()) else {
+    let Some(choice) = choice.filter(|_| !world.is_pinned(gpu) || desk.llm.is_none()) else {
         return (None, None);
     };
     // Requests of another LLM are replaced by others as they leave, unless that one is let run empty.

@@ -253,3 +253,40 @@ fn one_engine_serves_as_many_as_it_says() {
     assert_eq!(rig.picture().gpus["0"].slots.len(), 4);
     rig.run_until_rest();
 }
+
+#[test]
+fn a_pinned_gpu_is_for_its_own_model_alone_and_who_could_only_go_there_is_told() {
+    let mut rig = Rig::with(with_brains(config())).gpus([24_576, 8_192]);
+    // The 14B is the pinned one, as the first that fits; the 7B goes to the other GPU, though this one is free too.
+    rig.drop_task(prompt("small").with_model(QWEN_7B)).run_until_ended("small");
+    assert_eq!(rig.ended("small").gpu.as_deref(), Some("1"));
+    assert_eq!(model_on(&rig, "0").as_deref(), Some(QWEN_14B));
+    let mut config = with_brains(config());
+    config.models_order = vec![QWEN_7B.into(), QWEN_14B.into()];
+    let mut rig = Rig::with(config).gpus([24_576, 8_192]);
+    rig.drop_task(prompt("large").with_model(QWEN_14B))
+        .drop_task(script("s", "embed").vram(20_000))
+        .run_for(5_000);
+    insta::assert_snapshot!(rig.why("large"), @"it stays where it is: `qwen2.5:14b` would fit on GPU 0 alone, which is pinned for `qwen2.5:7b`; see `gpu_roles` and `never_evict_brain` in config.json");
+    insta::assert_snapshot!(rig.why("s"), @"it stays where it is: every GPU that could run it is pinned for the LLM of a `brain_*` role; see `gpu_roles` and `never_evict_brain` in config.json");
+    assert!(matches!(rig.world.rest(), Rest::Held(held) if held.len() == 2));
+    insta::assert_snapshot!(rig.said().iter().filter(|said| said.contains("large")).cloned().collect::<Vec<_>>().join("\n"), @"large cannot start here as things are, and waits: it stays where it is: `qwen2.5:14b` would fit on GPU 0 alone, which is pinned for `qwen2.5:7b`; see `gpu_roles` and `never_evict_brain` in config.json");
+}
+
+#[test]
+fn a_brain_role_that_may_be_evicted_makes_room_for_another_model() {
+    let mut config = with_brains(config());
+    config.models_order = vec![QWEN_7B.into(), QWEN_14B.into()];
+    config.resource_manager.eviction_policy.never_evict_brain = false;
+    let mut rig = Rig::with(config).gpus([24_576, 8_192]);
+    rig.run_until("the brain's LLM is there", |rig| model_on(rig, "0").is_some()).run_for(30_000);
+    rig.drop_task(prompt("large").with_model(QWEN_14B)).run_until_ended("large");
+    assert_eq!(rig.ended("large").gpu.as_deref(), Some("0"));
+}
+
+#[test]
+fn a_model_that_no_gpu_can_hold_is_told_with_both_figures() {
+    let mut rig = Rig::new().gpus([8_192]);
+    rig.drop_task(prompt("large").with_model(QWEN_14B)).run_for(1_000);
+    insta::assert_snapshot!(rig.why("large"), @"no GPU here can hold it: it needs 10000 MiB for `qwen2.5:14b`, the largest has 8192 MiB");
+}

@@ -13,7 +13,12 @@ const DAY_S: f64 = 86_400.0;
 #[must_use]
 pub fn mix(seed: u64) -> Scenario {
     let mut dice = Dice::of(seed, "mix");
-    let gpus = gpus(&mut dice);
+    let mut gpus = gpus(&mut dice);
+    let config = settings(&mut dice, gpus.len());
+    if config["resource_manager"]["gpu_roles"]["0"] == "brain_primary" {
+        // What is pinned is for one LLM alone: another GPU can hold each of the two.
+        gpus[1].mib = gpus[1].mib.max(12_227);
+    }
     Scenario {
         name: format!("mix-{seed}"),
         about: "drawn from its seed".into(),
@@ -21,7 +26,7 @@ pub fn mix(seed: u64) -> Scenario {
         duration_s: DAY_S,
         settle_s: 12.0 * 3_600.0,
         measured: dice.chance(0.7),
-        config: settings(&mut dice, gpus.len()),
+        config,
         engines: engines(&mut dice),
         people: people(&mut dice, gpus.len()),
         faults: faults(&mut dice),
