@@ -64,6 +64,8 @@ pub(crate) struct Line<'w> {
     pub units: u32,
     /// Room that was promised to what waits for somebody else to leave.
     pub promised: u32,
+    /// Whether one of its units is not known to need so much: `each` says nothing then.
+    pub unknown: bool,
 }
 
 /// At which moment room is looked for.
@@ -79,7 +81,7 @@ pub(crate) enum When {
 
 impl<'w> Line<'w> {
     pub(crate) const fn new(who: Holder<'w>, each: Option<u64>) -> Self {
-        Self { who, each, kept: 0, loaded: 0, busy: 0, leaving: 0, units: 0, promised: 0 }
+        Self { who, each, kept: 0, loaded: 0, busy: 0, leaving: 0, units: 0, promised: 0, unknown: false }
     }
 
     /// How many of them hold memory then.
@@ -93,6 +95,17 @@ impl<'w> Line<'w> {
         };
         let goes = if when == When::Now { self.leaving } else { 0 };
         stays + goes + self.promised
+    }
+
+    /// What each is counted with; none where nobody knows.
+    fn known(&self) -> Option<u64> {
+        self.each.filter(|_| !self.unknown)
+    }
+
+    /// One more unit of this need.
+    pub(crate) fn takes(&mut self, counted: Option<u64>) {
+        self.each = self.each.max(counted);
+        self.unknown |= counted.is_none();
     }
 
     /// Hosts that wait for a task.
@@ -154,7 +167,7 @@ impl<'w> Room<'w> {
     /// What the ledger counts; none where a holder's need is not known.
     fn sum(&self, when: When) -> Option<u64> {
         let held = self.lines.iter().filter(|line| line.held(when) > 0);
-        held.map(|line| Some(line.each?.saturating_mul(u64::from(line.held(when))))).sum()
+        held.map(|line| Some(line.known()?.saturating_mul(u64::from(line.held(when))))).sum()
     }
 
     /// The line of a holder.
@@ -178,13 +191,14 @@ impl<'w> Room<'w> {
         let (mut count, mut sum, mut known) = (0_u32, Some(0_u64), false);
         for line in &self.lines {
             let mut held = line.held(when);
-            let mut each = line.each;
+            let mut each = line.known();
             if line.who == who {
                 known = true;
                 // A host that waits for a task is one more place without one more host.
                 let takes_idle = matches!(who, Holder::Host(..)) && when != When::Cleared && line.idle() > 0;
                 held += u32::from(!takes_idle);
-                each = need.counted.max(each.filter(|_| need.counted.is_some()));
+                let known = need.counted.filter(|_| !line.unknown);
+                each = known.max(each.filter(|_| known.is_some()));
             }
             if held > 0 {
                 count += held;
@@ -228,7 +242,7 @@ impl<'w> Room<'w> {
             if held > 0 {
                 count += held;
                 resident =
-                    resident.zip(line.each).map(|(sum, mib)| sum + mib.saturating_mul(u64::from(held)));
+                    resident.zip(line.known()).map(|(sum, mib)| sum + mib.saturating_mul(u64::from(held)));
             }
         }
         let alone = u32::from(count == 0);
@@ -289,7 +303,9 @@ fn lines<'w>(world: &'w World, worker: &'w Worker) -> Vec<Line<'w>> {
     for shape in live.chain(claims.map(|claim| &claim.queued.shape)) {
         if let What::Script(key) = &shape.what {
             let need = world.need(shape);
-            room.line_mut(Holder::of(key), need.counted).units += 1;
+            let line = room.line_mut(Holder::of(key), need.counted);
+            line.units += 1;
+            line.takes(need.counted);
         }
     }
     room.lines

@@ -73,16 +73,22 @@ impl World {
             && self.worker_on(gpu).is_none_or(|worker| worker.reports.hosts.is_empty());
         let uuid = reading.uuid.clone();
         let Some(gpu) = self.gpus.get_mut(&uuid) else { return };
+        let was_lost = gpu.health == Health::Lost;
         if reading.lost {
             gpu.health = Health::Lost;
-        } else if gpu.health == Health::Lost {
+        } else if was_lost {
             gpu.health = Health::Ok;
         }
+        let came_or_went = was_lost != reading.lost;
         if measured && empty {
             gpu.foreign_mib = reading.used_mib;
         }
         gpu.reading = Some(reading);
         gpu.read_at = at;
+        if came_or_went {
+            self.slots_told = false;
+            self.forget_larger_needs(at);
+        }
         if measured {
             self.learn_memory(&uuid);
         }

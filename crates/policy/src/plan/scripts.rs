@@ -154,6 +154,7 @@ fn start<'w>(draft: &mut Draft<'w>, at: usize, seeker: &Seeker<'w>, entry: &'w E
     desk.load += 1;
     desk.spend(seeker);
     let line = desk.room.line_mut(seeker.who, seeker.need.counted);
+    line.takes(seeker.need.counted);
     line.units += 1;
     let more = grows && seeker.key.warm && line.units > line.kept;
     if more {
@@ -180,6 +181,7 @@ fn promise<'w>(draft: &mut Draft<'w>, at: usize, seeker: &Seeker<'w>) {
     let desk = &mut draft.desks[at];
     desk.spend(seeker);
     let line = desk.room.line_mut(seeker.who, seeker.need.counted);
+    line.takes(seeker.need.counted);
     if seeker.key.warm && line.idle() > 0 {
         line.units += 1;
     } else {

@@ -205,6 +205,20 @@ fn out_of_memory_beside_others_counts_for_more_and_alone_asks_for_a_larger_card(
     rig.outcomes.insert("big".into(), std::collections::VecDeque::from([Some(FailureClass::Oom)]));
     rig.drop_task(script("big", "embed").gpu(GpuRequirement::Any)).run_until_ended("big");
     assert_eq!(rig.ended("big").gpu.as_deref(), Some("1"));
+
+    // Where the larger one goes meanwhile, or is not for scripts, the smaller one has another try.
+    let mut rig = Rig::new().gpus([8_192, 24_576]);
+    rig.outcomes.insert("big".into(), std::collections::VecDeque::from([Some(FailureClass::Oom)]));
+    rig.drop_task(script("big", "embed")).run_until("it runs", |rig| rig.state(0) == GpuState::ScriptBusy);
+    rig.drop_task(script("long", "embed").gpu(GpuRequirement::Key("1".into()))).hang.push("long".into());
+    rig.run_for(10_000);
+    assert!(!rig.ended.contains_key(&id("big")), "{:?} {:?}", rig.lines(), rig.ended);
+    assert_eq!(rig.why("big").code(), "waiting_for_gpu");
+    let mut inventory = rig.inventory();
+    inventory.gpus.pop();
+    rig.tell(Event::Inventory(inventory));
+    rig.run_until_ended("big");
+    assert_eq!(rig.ended("big").gpu.as_deref(), Some("0"));
 }
 
 fn ram(available_mib: u64) -> Event {

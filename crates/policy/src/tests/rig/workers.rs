@@ -143,6 +143,7 @@ impl Rig {
             found.reports.hosts.push(host);
         }
         self.report(&worker);
+        self.shed(&worker);
         self.begin(worker, key);
     }
 
@@ -242,7 +243,6 @@ impl Rig {
         let checkpoint =
             since.and_then(|since| self.checkpoint(&task, now - since)).filter(|_| planned.is_some());
         let host = self.host_of(&task);
-        let mut frees = false;
         let Some(found) = self.workers.get_mut(worker) else { return };
         let report = found.reports.attempts.entry(key.clone()).or_insert_with(|| AttemptReport {
             task_id: key.task_id.clone(),
@@ -262,8 +262,6 @@ impl Rig {
             };
             if let Some(host) = found.reports.hosts.iter_mut().find(busy) {
                 host.state = HostState::Idle;
-                // A host that may not stay any more leaves once it is idle.
-                frees = true;
             }
             let since = report.since.unwrap_or(now);
             report.outcome = Some(Outcome {
@@ -276,13 +274,15 @@ impl Rig {
                 stopped: stopped.is_some(),
             });
         }
+        self.report(worker);
+        self.shed(worker);
+    }
+
+    /// What may not stay goes as soon as it has nothing to do.
+    fn shed(&mut self, worker: &WorkerId) {
+        let Some(found) = self.workers.get(worker) else { return };
         let kept: u32 = found.orders.hosts.iter().map(|order| order.count).sum();
         if found.reports.hosts.len() > kept as usize {
-            // What may not stay goes as soon as it has nothing to do.
-            self.later(200, Happening::HostGone { worker: worker.clone() });
-        }
-        self.report(worker);
-        if frees {
             self.later(200, Happening::HostGone { worker: worker.clone() });
         }
     }
