@@ -277,17 +277,32 @@ impl Memory {
         })
     }
 
-    /// Media seconds that tasks of this host work off in a second on whatever GPU, learned or stated.
+    /// Media seconds that tasks of this host work off in a second on whatever GPU: learned, stated, or both.
+    ///
+    /// The longest of a batch go first, and those are the ones that are thought too long: what was learned from them is
+    /// too fast for the others, and from the last ones too slow. So a stated speed holds as far as the spread of what was
+    /// learned reaches, and is corrected only by what lies beyond that.
     pub(crate) fn speed_anywhere(&self, config: &Config, host: &HostKey) -> Option<f64> {
         let prefix = format!("{}/", run_name_of(host));
         let of_kind = self.learned.speed.range(prefix.clone()..);
         let of_kind = of_kind.take_while(|(name, _)| name.starts_with(&prefix));
-        let mut samples: Vec<f64> = of_kind.flat_map(|(_, samples)| samples.iter().copied()).collect();
-        if samples.len() >= SAMPLES_NEEDED {
-            samples.sort_by(f64::total_cmp);
-            return Some(samples[samples.len() / 2]).filter(|speed| *speed > 0.0);
+        let samples = of_kind.flat_map(|(_, samples)| samples.iter().copied()).filter(|speed| *speed > 0.0);
+        let samples: Vec<f64> = samples.collect();
+        let stated = place::script_entry(config, &host.script)?.speed.filter(|speed| *speed > 0.0);
+        if samples.len() < SAMPLES_NEEDED {
+            return stated;
         }
-        place::script_entry(config, &host.script)?.speed.filter(|speed| *speed > 0.0)
+        let learned = median(&samples);
+        Some(stated.map_or(learned, |stated| {
+            let reach = spread(&samples);
+            stated.clamp(learned / reach, learned * reach)
+        }))
+    }
+
+    /// Media seconds that this kind of GPU was seen to work off in a second, whatever was stated; none below three tasks.
+    pub(crate) fn speed_on(&self, host: &HostKey, gpu: &str) -> Option<f64> {
+        let samples = self.learned.speed.get(&speed_name(&run_name_of(host), Some(gpu), 1))?;
+        Some(median(samples)).filter(|speed| samples.len() >= SAMPLES_NEEDED && *speed > 0.0)
     }
 
     /// Media seconds worked off in a second: learned for as many slots, learned for one, or stated.
@@ -392,6 +407,15 @@ fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}
+
+/// Within which factor of their mean nearly all positive samples lie: two deviations of their logarithm.
+#[expect(clippy::cast_precision_loss, reason = "a few hundred samples")]
+fn spread(samples: &[f64]) -> f64 {
+    let count = samples.len().max(1) as f64;
+    let mean = samples.iter().map(|sample| sample.ln()).sum::<f64>() / count;
+    let square = samples.iter().map(|sample| (sample.ln() - mean).powi(2)).sum::<f64>() / count;
+    (2.0 * square.sqrt()).exp()
 }
 
 /// A rate that is a number at all, and no more than can be.

@@ -234,7 +234,7 @@ impl<'w> Room<'w> {
     }
 
     /// How many units of this kind and need fit here at once, those that run included; none where nobody can say.
-    fn slots(&self, who: Holder<'_>, need: Need) -> Option<u32> {
+    pub(crate) fn slots(&self, who: Holder<'_>, need: Need) -> Option<u32> {
         let others = self.lines.iter().filter(|line| line.who != who);
         let (mut count, mut resident) = (0_u32, Some(0_u64));
         for line in others {

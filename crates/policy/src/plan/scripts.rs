@@ -2,7 +2,9 @@
 //! where idle hosts can leave for it. What finds none of these keeps the room that frees first from those behind it.
 //!
 //! Among GPUs where it fits now, one that runs nothing goes first, then the one that is left with the least memory, so
-//! that large GPUs stay free for large needs. Not here: what a unit needs and what fits (`room`).
+//! that large GPUs stay free for large needs. Items of an exclusive batch fill all GPUs; the longest go to the fastest. Not here: what a unit needs and what fits (`room`).
+
+use std::cmp::{Ordering, Reverse};
 
 use model::{Entry, Millis};
 
@@ -40,6 +42,14 @@ pub(super) fn place<'w>(draft: &mut Draft<'w>, entry: &'w Entry, item: &'w Queue
             !desk.taken && open && place::fits(&item.shape, &desk.gpu.facts)
         })
         .collect();
+    match fastest(draft, &able, &seeker) {
+        Some((at, true)) => return start(draft, at, &seeker, entry, true),
+        Some((at, false)) => {
+            promise(draft, at, &seeker);
+            return Placed::Yes;
+        }
+        None => {}
+    }
     if let Some(at) =
         best(draft, &able, &seeker, When::Now, &|desk| desk.is_open(draft) && waits(desk, &seeker))
     {
@@ -76,6 +86,39 @@ pub(super) fn place<'w>(draft: &mut Draft<'w>, entry: &'w Entry, item: &'w Queue
 /// Whether a loaded host waits there for this task.
 fn waits(desk: &Desk<'_>, seeker: &Seeker<'_>) -> bool {
     desk.room.line(seeker.who).is_some_and(|line| line.loaded > line.units)
+}
+
+/// Where an item goes of a batch that has the GPUs for itself and items enough for all of their places: all of them are
+/// filled anyway, and as the longest come first, the question is which go to which GPU. The longest on a slow one may be
+/// what all wait for in the end, so they go to the fastest, as far as that is known, else to the largest; also where it is
+/// just becoming free. Tells whether it can start there now.
+fn fastest(draft: &Draft<'_>, able: &[usize], seeker: &Seeker<'_>) -> Option<(usize, bool)> {
+    let is_of_batch = draft.exclusive.as_ref()?.has(seeker.item.shape.batch.as_ref());
+    let desks = || able.iter().copied().map(|at| (at, &draft.desks[at]));
+    let room = |(at, when)| leftover(draft, at, seeker, when).map(|_| (at, when == When::Now));
+    let open = desks().filter(|(_, desk)| desk.is_open(draft)).filter_map(|(at, _)| room((at, When::Now)));
+    let soon = desks().filter(|(_, desk)| desk.frees_soon()).filter_map(|(at, _)| room((at, When::Soon)));
+    let found: Vec<(usize, bool)> = open.chain(soon).collect();
+    let places = desks().map(|(_, desk)| desk.room.slots(seeker.who, seeker.need).map_or(1, u64::from));
+    let enough = seeker.left >= places.sum() && !waiting_is_shorter(draft, able, seeker);
+    if !is_of_batch || found.len() < 2 || !enough {
+        return None;
+    }
+    let speed = |at: usize| draft.world.memory.speed_on(seeker.key, &draft.desks[at].gpu.facts.name);
+    let all_known = found.iter().all(|(at, _)| speed(*at).is_some());
+    let faster = |a: usize, b: usize| {
+        let known = if all_known { speed(a).zip(speed(b)) } else { None };
+        known.map_or(Ordering::Equal, |(a, b)| b.total_cmp(&a))
+    };
+    let health = |at: usize| draft.desks[at].gpu.health;
+    let size = |(at, now): (usize, bool)| {
+        let facts = &draft.desks[at].gpu.facts;
+        (Reverse(facts.total_mib), !now, facts.index)
+    };
+    let order = |a: &(usize, bool), b: &(usize, bool)| {
+        health(a.0).cmp(&health(b.0)).then_with(|| faster(a.0, b.0)).then_with(|| size(*a).cmp(&size(*b)))
+    };
+    found.into_iter().min_by(order)
 }
 
 /// The best of those that are wanted and have room for it.

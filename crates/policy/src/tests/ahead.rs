@@ -125,6 +125,29 @@ fn cold_loads_are_told_from_warm_ones_and_all_count_until_there_are_enough() {
     assert_eq!(learned.boot_ms["ollama/qwen2.5:14b|2|warm"][..3], [4_000; 3]);
 }
 
+/// The longest of a batch come first, and those are the ones that are thought too long.
+#[test]
+fn a_stated_speed_holds_as_far_as_what_was_measured_is_spread() {
+    let speed = |stated: Option<f64>, samples: &[f64]| {
+        let mut config = config();
+        config.scripts.get_mut("whisper").unwrap().speed = stated;
+        let mut learned = Learned::default();
+        learned.speed.insert("whisper/small.en/SIM".into(), samples.to_vec());
+        let rig = Rig::knowing(config, learned);
+        let task = whisper("w").task;
+        let model::task::Work::Script(work) = task.work else { panic!("it is a script") };
+        let host = crate::place::host_key(&rig.config, &work);
+        rig.world.memory.speed_anywhere(&rig.config, &host).unwrap()
+    };
+    let around_1_4 = [1.0, 1.2, 1.4, 1.6, 2.0];
+    assert!((speed(Some(1.0), &around_1_4) - 1.0).abs() < 1e-9, "chance and order explain that");
+    assert!((speed(None, &around_1_4) - 1.4).abs() < 1e-9, "nothing else is known");
+    let corrected = speed(Some(1.0), &around_1_4.map(|speed| 10.0 * speed));
+    assert!((8.0..14.0).contains(&corrected), "{corrected}: what was stated is wrong");
+    assert!((speed(Some(1.0), &[1.4; 5]) - 1.4).abs() < 1e-9, "all say the same");
+    assert!((speed(Some(1.0), &[1.4; 2]) - 1.0).abs() < 1e-9, "two samples are none");
+}
+
 #[test]
 fn what_an_earlier_version_learned_still_counts() {
     let mut learned = Learned::default();

@@ -341,3 +341,51 @@ fn an_unmeasured_machine_says_one_slot() {
         "{said:?}"
     );
 }
+
+/// The two cards with an LLM on each, one of which takes so much longer to leave.
+fn both_with_an_llm(learned: model::learned::Learned) -> Rig {
+    let mut config = config();
+    config.scripts.get_mut("whisper").unwrap().vram_mib = Some(3_000);
+    let mut rig = Rig::knowing(config, learned).gpus(CARDS).named(&["RTX 5070 Ti", "RTX 2080 Super"]);
+    for gpu in ["0", "1"] {
+        rig.drop_task(
+            prompt(&format!("p{gpu}")).with_model(super::make::QWEN_7B).gpu(GpuRequirement::Key(gpu.into())),
+        );
+    }
+    rig.run_until_rest().run_for(30_000);
+    rig
+}
+
+fn on_the_small_one(rig: &Rig) -> Vec<String> {
+    let started = rig.log.iter().filter_map(|(_, action)| match action {
+        Action::Start { worker, task, .. } if rig.gpu_key(worker).as_deref() == Some("1") => {
+            Some(task.task_id.to_string())
+        }
+        _ => None,
+    });
+    started.filter(|task| task.starts_with("b.")).collect()
+}
+
+const LENGTHS: [f64; 7] = [100.0, 900.0, 300.0, 800.0, 200.0, 700.0, 400.0];
+
+#[test]
+fn the_longest_items_of_a_batch_go_to_the_large_gpu_though_the_small_one_is_free_a_moment_sooner() {
+    let mut rig = both_with_an_llm(model::learned::Learned::default());
+    rig.drop_batch("b", model::GpuMode::Exclusive, &LENGTHS);
+    rig.run_until("five run", |rig| rig.starts().len() == 2 + 5);
+    assert_eq!(on_the_small_one(&rig), ["b.6", "b.2"], "900, 800 and 700 s went to the large one");
+    rig.run_until_rest();
+}
+
+#[test]
+fn where_the_small_gpu_is_known_to_be_faster_it_gets_the_longest() {
+    let mut learned = model::learned::Learned::default();
+    for (gpu, speed) in [("RTX 5070 Ti", 5.0), ("RTX 2080 Super", 9.0)] {
+        learned.speed.insert(format!("whisper/small.en/{gpu}"), vec![speed; 3]);
+    }
+    let mut rig = both_with_an_llm(learned);
+    rig.drop_batch("b", model::GpuMode::Exclusive, &LENGTHS);
+    rig.run_until("five run", |rig| rig.starts().len() == 2 + 5);
+    assert_eq!(on_the_small_one(&rig), ["b.1", "b.3"]);
+    rig.run_until_rest();
+}

@@ -146,8 +146,8 @@ impl Case {
     /// # Errors
     /// When an item has not ended or an LLM is not back.
     pub fn trial(&self, seed: u64) -> Result<Trial, TrialError> {
-        let items = self.mix.items(&mut Dice::of(seed, "items"));
-        let outcome = Sim::with_arrivals(self.scenario(seed), self.arrivals(&items), Mind::Ours)?.run();
+        let items = self.items(seed);
+        let outcome = self.run(seed)?;
         let undone = |what: String| TrialError::Undone { case: self.name(), seed, what };
         if let Some(broken) = outcome.broken.first() {
             return Err(undone(format!("a law is broken: {broken}")));
@@ -166,6 +166,19 @@ impl Case {
             seed: took(SEED),
             simple: SIMPLE.into_iter().map(took).collect(),
         })
+    }
+
+    fn items(&self, seed: u64) -> Vec<Item> {
+        self.mix.items(&mut Dice::of(seed, "items"))
+    }
+
+    /// Runs it once under ours: for a picture of it.
+    ///
+    /// # Errors
+    /// When the scenario makes no sense.
+    pub fn run(&self, seed: u64) -> Result<Outcome, TrialError> {
+        let arrivals = self.arrivals(&self.items(seed));
+        Ok(Sim::with_arrivals(self.scenario(seed), arrivals, Mind::Ours)?.tracing().run())
     }
 
     /// When the last LLM was back, and how long after the first GPU had nothing to do the first one was.

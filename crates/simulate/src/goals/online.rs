@@ -12,6 +12,7 @@ use super::makespan::TrialError;
 use super::online_model::{OnlinePolicy, Waited, Work, bound, run};
 use crate::dice::{Dice, Times};
 use crate::mind::Mind;
+use crate::outcome::Outcome;
 use crate::people::{Arrival, Job, Wish};
 use crate::scenario::{Engines, GpuSpec, Scenario, WorkSpec};
 use crate::sim::Sim;
@@ -193,6 +194,16 @@ impl DayCase {
             return Err(undone(format!("a task waited for {longest:.0} s")));
         }
         Ok((waited, longest))
+    }
+
+    /// Runs it once under this mind: for a picture of it.
+    ///
+    /// # Errors
+    /// When the scenario makes no sense.
+    pub fn run(&self, seed: u64, mind: Mind) -> Result<Outcome, TrialError> {
+        let (requests, scripts) = self.works(seed);
+        let arrivals = self.arrivals(&requests, &scripts);
+        Ok(Sim::with_arrivals(self.scenario(seed), arrivals, mind)?.tracing().run())
     }
 
     fn scenario(&self, seed: u64) -> Scenario {
