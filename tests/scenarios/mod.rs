@@ -12,4 +12,5 @@ mod prompt;
 mod scripts;
 mod shutdown;
 mod slots;
+mod wide;
 mod yields;

@@ -3,7 +3,8 @@
 use model::link::{AttemptOrder, OrdersLine, Wish};
 use model::task::PastAttempt;
 use model::{
-    AttemptKey, Durability, Entry, Millis, Status, Task, TaskError, TaskId, TaskRecord, Timestamp, WorkerId,
+    AttemptKey, Durability, Entry, GpuUuid, Millis, Status, Task, TaskError, TaskId, TaskRecord, Timestamp,
+    WorkerId,
 };
 use policy::action::Action;
 use policy::event::Event;
@@ -60,7 +61,7 @@ impl Hands {
                 Ok(Vec::new())
             }
             // What the mind keeps for a task is in the mind alone.
-            Action::Reserve { .. } => Ok(Vec::new()),
+            Action::Reserve { .. } | Action::Keep { .. } => Ok(Vec::new()),
             Action::ReadAhead { model } => {
                 self.model_files.read_ahead(model);
                 Ok(Vec::new())
@@ -79,7 +80,7 @@ impl Hands {
                     }
                 })
             }
-            Action::Start { entry, worker, task } => self.start(entry, worker, task),
+            Action::Start { entry, worker, task, gpus } => self.start(entry, worker, task, gpus),
             Action::Engine { worker, engine } => {
                 self.order(worker, OrdersLine { engine: Some(engine.clone()), ..OrdersLine::default() })
             }
@@ -136,7 +137,13 @@ impl Hands {
         self.arms.amend(worker, line).map(|()| Vec::new()).map_err(|error| error.to_string())
     }
 
-    fn start(&mut self, entry: &Entry, worker: &WorkerId, task: &Task) -> Result<Vec<Event>, String> {
+    fn start(
+        &mut self,
+        entry: &Entry,
+        worker: &WorkerId,
+        task: &Task,
+        gpus: &[GpuUuid],
+    ) -> Result<Vec<Event>, String> {
         let lost = |why: String| Ok(vec![Event::StartLost { entry: entry.clone(), why }]);
         let task_id = match self.ledger.claim(entry, task) {
             Ok(task_id) => task_id,
@@ -152,7 +159,8 @@ impl Hands {
             self.tell.owe(&task_id);
         }
         let task = Box::new(Task { task_id: task_id.clone(), ..task.clone() });
-        let order = AttemptOrder { task_id: task_id.clone(), attempt, wish: Wish::Run, why: None, task };
+        let (gpus, wish) = (gpus.to_vec(), Wish::Run);
+        let order = AttemptOrder { task_id: task_id.clone(), attempt, wish, why: None, gpus, task };
         if let Err(error) =
             self.arms.amend(worker, OrdersLine { attempts: vec![order], ..OrdersLine::default() })
         {

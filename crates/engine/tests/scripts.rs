@@ -23,13 +23,19 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn program(argv: &[&str], set: &[(&str, &str)]) -> Program {
+    program_over(&[], argv, set)
+}
+
+fn program_over(gpus: &[&str], argv: &[&str], set: &[(&str, &str)]) -> Program {
     let surroundings = Surroundings {
         worker: WorkerId::new("test-of-scripts").unwrap(),
         gpu: Some(GpuUuid::new("GPU-7").unwrap()),
+        beside: Vec::new(),
         simulated: false,
     };
     let set: Vec<(String, String)> = set.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
-    let env = surroundings.environment(std::env::vars_os(), &[], set.iter().map(|(a, b)| (a, b)));
+    let gpus: Vec<GpuUuid> = gpus.iter().map(|uuid| GpuUuid::new(*uuid).unwrap()).collect();
+    let env = surroundings.over(&gpus).environment(std::env::vars_os(), &[], set.iter().map(|(a, b)| (a, b)));
     Program { argv: argv.iter().map(OsString::from).collect(), env, folder: None }
 }
 
@@ -60,10 +66,14 @@ fn checkpoints(told: &[Told]) -> Vec<Value> {
 }
 
 async fn once(what: &str) -> (Ran, Option<String>, Vec<Progress>) {
+    once_over(&[], what).await
+}
+
+async fn once_over(gpus: &[&str], what: &str) -> (Ran, Option<String>, Vec<Progress>) {
     adopt_orphans().unwrap();
     let script = fixture("once.sh");
-    let program =
-        program(&[script.to_str().unwrap()], &[("GPUSPOOL_TASK_ID", "t1"), ("GPUSPOOL_ATTEMPT", "1")]);
+    let set = [("GPUSPOOL_TASK_ID", "t1"), ("GPUSPOOL_ATTEMPT", "1")];
+    let program = program_over(gpus, &[script.to_str().unwrap()], &set);
     let bounds = Bounds { result_bytes_max: 100_000, grace: GRACE };
     let (mut log, mut told) = (Log::tail_only(1_000), Vec::new());
     let ran = run(&program, &job(json!({"do": what})), bounds, &mut log, |one| told.push(one), never()).await;
@@ -97,6 +107,16 @@ async fn a_script_of_one_task_may_speak_the_protocol() {
     let (ran, _, told) = once("protocol").await;
     assert_eq!(Value::Object(output_of(ran)), json!({"words": 7}));
     assert_eq!(told, [Progress { fraction: Some(0.25), media_s: Some(1.0) }]);
+}
+
+#[tokio::test]
+async fn a_script_of_several_gpus_sees_all_of_them() {
+    let (ran, ..) = once_over(&["GPU-3", "GPU-7", "GPU-9"], "environment").await;
+    let seen = output_of(ran);
+    assert_eq!(
+        (seen["cuda"].as_str(), seen["gpus"].as_str()),
+        (Some("GPU-7,GPU-3,GPU-9"), Some("GPU-7,GPU-3,GPU-9"))
+    );
 }
 
 #[tokio::test]

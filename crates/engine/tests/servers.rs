@@ -46,6 +46,7 @@ impl Bench {
             surroundings: Surroundings {
                 worker: WorkerId::new("test-of-servers").unwrap(),
                 gpu: None,
+                beside: Vec::new(),
                 simulated: false,
             },
             log: self.folder.path().join("log"),

@@ -80,6 +80,12 @@ pub enum WhyNot {
     HeldForBatch { batch: String, remaining: u64 },
     #[error("its room is kept for {task} for another {for_s:.0} s at most")]
     KeptFor { task: TaskId, for_s: f64 },
+    #[error("it is one of the {count} GPUs that {task} has for itself, whose worker is that of GPU {lead}")]
+    PartOf { task: TaskId, count: u32, lead: String },
+    #[error(
+        "it is kept for {task}, which needs {count} GPUs at once in about {in_s:.0} s: only what ends before, or goes before that task, starts here"
+    )]
+    KeptForWide { task: TaskId, count: u32, in_s: f64 },
     #[error("its role `{role}` pins the LLM: no scripts run here while `never_evict_brain` is set")]
     Pinned { role: GpuRole },
     #[error("{waiting} for its room, and no rule of `eviction_policy` makes its LLM leave yet{due}", waiting = wait(*.scripts, "script"), due = in_about(.leaves_in_s))]

@@ -97,6 +97,22 @@ pub enum Reason {
     NoSuchGpu { wanted: String },
     #[error("no GPU here can hold it: it needs {needs}, the largest has {largest}")]
     DoesNotFit { needs: String, largest: String },
+    #[error(
+        "it needs {count} GPUs at once{each}, and {fit} of the {here} GPUs here can be had for it{pinned}",
+        each = with_so_much(*.mib), pinned = so_many_pinned(*.pinned)
+    )]
+    TooFewGpus { count: u32, mib: Option<u64>, fit: usize, here: usize, pinned: usize },
+    #[error(
+        "it needs {count} GPUs at once: {gpus} are kept for it, expected free in {free_in_s:.0} s{waits_for}; until then only what ends before starts there{firm}",
+        waits_for = whose_end(waits_for), firm = goes_first(*.firm_in_s)
+    )]
+    GpusKept { count: u32, gpus: String, free_in_s: f64, waits_for: Option<String>, firm_in_s: f64 },
+    #[error("it needs {count} GPUs at once, and GPUs are kept for {task} first; {ahead}")]
+    BehindWide { count: u32, task: TaskId, ahead: Ahead },
+    #[error(
+        "GPU {gpu} is kept for {task}, which needs {count} GPUs at once in about {in_s:.0} s, and it is not expected to end before; {ahead}"
+    )]
+    KeptForWide { gpu: String, task: TaskId, count: u32, in_s: f64, ahead: Ahead },
     #[error("no engine can serve it: {detail}")]
     NoEngine { detail: String },
     #[error("no worker is there yet for a GPU that could run it")]
@@ -115,6 +131,31 @@ pub enum Reason {
     Held { detail: String },
     #[error("it runs on GPU {gpu} since {for_s:.0} s")]
     Running { gpu: String, for_s: f64 },
+}
+
+fn so_many_pinned(pinned: usize) -> String {
+    match pinned {
+        0 => String::new(),
+        1 => "; 1 has its LLM pinned by `gpu_roles`".into(),
+        count => format!("; {count} have their LLM pinned by `gpu_roles`"),
+    }
+}
+
+fn with_so_much(mib: Option<u64>) -> String {
+    mib.map(|mib| format!(" with {mib} MiB each")).unwrap_or_default()
+}
+
+#[expect(clippy::ref_option, reason = "the sentences hand their fields over as they are")]
+fn whose_end(task: &Option<String>) -> String {
+    task.as_ref().map(|task| format!(" with the end of {task}")).unwrap_or_default()
+}
+
+fn goes_first(firm_in_s: f64) -> String {
+    if firm_in_s <= 0.0 {
+        return ", or what came before it".into();
+    }
+    let minutes = (firm_in_s / 60.0).ceil();
+    format!(", or what goes before it, chatbots among that for another {minutes:.0} min at most")
 }
 
 fn at_the_latest(in_s: Option<f64>) -> String {
@@ -147,6 +188,10 @@ impl Reason {
             Self::NotBefore { .. } => "not_before",
             Self::NoSuchGpu { .. } => "no_such_gpu",
             Self::DoesNotFit { .. } => "does_not_fit",
+            Self::TooFewGpus { .. } => "too_few_gpus",
+            Self::GpusKept { .. } => "gpus_kept",
+            Self::BehindWide { .. } => "behind_wide",
+            Self::KeptForWide { .. } => "kept_for_wide",
             Self::NoEngine { .. } => "no_engine",
             Self::NoWorker => "no_worker",
             Self::CpuLaneFull { .. } => "cpu_lane_full",

@@ -78,6 +78,12 @@ pub enum Saying {
         "GPU {gpu}: {model} is loaded: no script waits, and {per_minute:.1} requests a minute make use of {target} LLMs, {have} are loaded"
     )]
     ScalesUp { gpu: String, model: String, have: u64, target: u64, per_minute: f64 },
+    #[error(
+        "GPU {gpus} are kept for {task}, which needs {count} at once and waits for {waited_s:.0} s: expected free in {free_in_s:.0} s; until then only what ends before starts there"
+    )]
+    KeepsGpus { task: TaskId, gpus: String, count: u32, waited_s: f64, free_in_s: f64 },
+    #[error("{task} starts on GPU {gpus}, which it has for itself, after {waited_s:.0} s")]
+    StartsOnGpus { task: TaskId, gpus: String, waited_s: f64 },
     #[error("{task} was refused: {why}")]
     Refused { task: TaskId, why: String },
     #[error("{task} cannot start here as things are, and waits: {why}")]

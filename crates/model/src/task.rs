@@ -78,7 +78,7 @@ pub struct TaskRecord {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text_or_number")]
     #[schemars(with = "Option<String>")]
     pub min_compute_capability: Option<String>,
-    /// How many GPUs it needs at once; 1 if absent.
+    /// How many GPUs a script needs at once, all of them for itself; 1 if absent. Needs of memory are for each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpus: Option<u32>,
     /// Expected run time in seconds, used until it has been learned; never a time limit.

@@ -22,6 +22,8 @@ pub enum Action {
         worker: WorkerId,
         /// The task as it goes into the orders, attempt and charge raised; the claim settles its id.
         task: Box<Task>,
+        /// All GPUs it has for itself, the worker's first; none where it runs on the worker's alone.
+        gpus: Vec<GpuUuid>,
     },
     /// Write into a worker's orders which LLM should be loaded. None unloads.
     Engine {
@@ -110,6 +112,15 @@ pub enum Action {
         /// Until when at most.
         until: Millis,
     },
+    /// These GPUs are kept for a task that needs several at once, until it starts. Never answered.
+    Keep {
+        /// The task.
+        task_id: TaskId,
+        /// Which.
+        gpus: Vec<GpuUuid>,
+        /// When all of them are expected to be free.
+        until: Millis,
+    },
     /// Read a model's file ahead of its load, into the memory that is free anyway. Never answered.
     ReadAhead {
         /// The model, as `models` of the configuration names it.
@@ -141,6 +152,7 @@ impl Action {
             | Self::FailQueued { .. }
             | Self::ShowRunning { .. }
             | Self::Reserve { .. }
+            | Self::Keep { .. }
             | Self::ReadAhead { .. }
             | Self::Say(_) => None,
         }

@@ -108,12 +108,16 @@ impl World {
 
     /// Lets the GPU of a worker follow what is now known of it.
     fn refresh_worker(&mut self, at: Millis, worker: &WorkerId) {
-        if let Some(gpu) = self.workers.get(worker).and_then(|worker| worker.gpu.clone()) {
+        let Some(worker) = self.workers.get(worker) else { return };
+        let units = worker.units.iter().filter_map(|key| self.units.get(key));
+        let beside: Vec<GpuUuid> = units.flat_map(|unit| unit.beside.iter().cloned()).collect();
+        if let Some(gpu) = worker.gpu.clone() {
             self.refresh(at, &gpu);
         }
+        beside.iter().for_each(|gpu| self.refresh(at, gpu));
     }
 
-    fn refresh(&mut self, at: Millis, uuid: &GpuUuid) {
+    pub(crate) fn refresh(&mut self, at: Millis, uuid: &GpuUuid) {
         let Some(gpu) = self.gpus.get(uuid) else { return };
         let scene = self.scene(gpu);
         if let Some(gpu) = self.gpus.get_mut(uuid)

@@ -215,11 +215,16 @@ impl Gpu {
 
     /// Whether what programs of other people hold leaves enough for a task that fits here and has the GPU for itself.
     pub(crate) fn has_room_for(&self, shape: &Shape) -> bool {
+        place::is_wanted(shape, &self.facts) && self.could_be_one_for(shape)
+    }
+
+    /// The same, where it need not be the GPU that the task asks for: it may be another one of several.
+    pub(crate) fn could_be_one_for(&self, shape: &Shape) -> bool {
         let room = match (shape.needs.vram_mib, self.facts.total_mib, self.foreign_mib) {
             (Some(need), Some(total), Some(foreign)) => need.saturating_add(foreign) <= total,
             _ => true,
         };
-        room && place::fits(shape, &self.facts)
+        room && place::can_hold(shape, &self.facts)
     }
 
     /// Whether new work may be placed on it.

@@ -31,6 +31,7 @@ pub fn breaches(world: &World) -> Vec<Breach> {
     one_place(world, &mut found);
     no_double_run(world, &mut found);
     one_holder(world, &mut found);
+    whole_gpus(world, &mut found);
     one_lock(world, &mut found);
     no_poison(world, &mut found);
     batches_are_exact(world, &mut found);
@@ -115,6 +116,19 @@ fn one_holder(world: &World, found: &mut Vec<Breach>) {
     for worker in world.workers.values().filter(|worker| worker.serves()) {
         if let Some(detail) = world.gpu_of(&worker.id).and_then(|gpu| over_granted(world, gpu, worker)) {
             breach(found, "I7", detail);
+        }
+    }
+}
+
+/// I7 for tasks of several GPUs: nothing else is on any of them, started or about to.
+fn whole_gpus(world: &World, found: &mut Vec<Breach>) {
+    for worker in world.workers.values().filter(|worker| worker.serves()) {
+        let live = world.units_on(worker).filter(|unit| unit.is_live());
+        let claims = worker.claims.iter().filter_map(|entry| world.claims.get(entry));
+        let shapes: Vec<_> = live.map(|unit| &unit.shape).chain(claims.map(|it| &it.queued.shape)).collect();
+        if shapes.iter().any(|shape| shape.is_wide()) && (shapes.len() > 1 || worker.engine.is_some()) {
+            let count = shapes.len();
+            breach(found, "I7", format!("worker {} has {count} units, one of several GPUs", worker.id));
         }
     }
 }

@@ -277,6 +277,19 @@ impl Memory {
         })
     }
 
+    /// Whether how long this task will run is more than a guess.
+    pub(crate) fn knows_run(
+        &self,
+        config: &Config,
+        task: &Task,
+        llm: Option<&str>,
+        gpu: Option<&str>,
+    ) -> bool {
+        let name = run_name(config, task, llm);
+        let by_media = || task.media_s.is_some() && self.speed(config, task, &name, gpu, 1).is_some();
+        task.estimated_duration_sec.is_some() || self.run_by_name(&name).is_some() || by_media()
+    }
+
     /// Media seconds that tasks of this host work off in a second on whatever GPU: learned, stated, or both.
     ///
     /// The longest of a batch go first, and those are the ones that are thought too long: what was learned from them is
@@ -349,7 +362,12 @@ impl Memory {
 pub(crate) fn run_name(config: &Config, task: &Task, llm: Option<&str>) -> String {
     match &task.work {
         Work::Llm(work) => format!("llm/{}", llm.or(work.model.as_deref()).unwrap_or_default()),
-        Work::Script(work) => run_name_of(&place::host_key(config, work)),
+        Work::Script(work) => {
+            let name = run_name_of(&place::host_key(config, work));
+            // On several GPUs it takes another time.
+            let on_several = task.needs.gpus > 1 && task.gpu != model::task::GpuRequirement::None;
+            if on_several { format!("{name}|{}", task.needs.gpus) } else { name }
+        }
     }
 }
 

@@ -46,6 +46,7 @@ mod turn;
 mod unit;
 mod why;
 mod why_gpu;
+mod wide;
 mod worker;
 mod world;
 mod yields;

@@ -343,7 +343,10 @@ fn said(world: &World, moment: Moment) -> Vec<SaidPicture> {
 impl World {
     /// Keys of the GPUs that run items of a batch.
     fn gpus_of_batch(&self, batch: &BatchId) -> Vec<String> {
-        let gpus = self.units_of_batch(batch).filter_map(|unit| self.gpu_of(&unit.worker));
+        let gpus = self.units_of_batch(batch).flat_map(|unit| {
+            let beside = unit.beside.iter().filter_map(|uuid| self.gpus.get(uuid));
+            self.gpu_of(&unit.worker).into_iter().chain(beside)
+        });
         let gpus: BTreeMap<u32, String> = gpus.map(|gpu| (gpu.facts.index, gpu.key())).collect();
         gpus.into_values().collect()
     }

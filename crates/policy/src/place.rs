@@ -48,7 +48,7 @@ pub(crate) fn can_hold(shape: &Shape, gpu: &GpuFacts) -> bool {
         (Some(need), Some(has)) => need <= has,
         (Some(_), None) => false,
     };
-    memory && compute && shape.needs.gpus <= 1
+    memory && compute
 }
 
 /// Whether the task could run on this GPU.
@@ -68,10 +68,6 @@ fn unfit<'g>(shape: &Shape, gpus: impl Iterator<Item = &'g GpuFacts> + Clone) ->
             GpuRequirement::Any | GpuRequirement::None => "usable".into(),
         };
         return Some(Reason::NoSuchGpu { wanted });
-    }
-    if shape.needs.gpus > 1 {
-        let needs = format!("{} GPUs at once", shape.needs.gpus);
-        return Some(Reason::DoesNotFit { needs, largest: "room for tasks of one GPU".into() });
     }
     let wanted = || gpus.clone().filter(|gpu| is_wanted(shape, gpu));
     if let Some(need) = shape.needs.vram_mib
@@ -101,6 +97,9 @@ impl World {
         let usable = || self.gpus.values().filter(|gpu| gpu.is_usable());
         if let Some(misfit) = unfit(shape, usable().map(|gpu| &gpu.facts)) {
             return Some(misfit);
+        }
+        if shape.is_wide() {
+            return self.too_few_gpus(shape);
         }
         let mut able = usable().filter(|gpu| fits(shape, &gpu.facts)).peekable();
         able.peek()?;

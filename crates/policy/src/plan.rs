@@ -33,6 +33,7 @@ mod stagger;
 mod stop;
 mod stream;
 mod tell;
+mod wide;
 mod yields;
 
 use model::Millis;
@@ -46,6 +47,7 @@ use draft::Draft;
 pub(crate) use engine::boots_until;
 pub(crate) use evict::{Outlook, kept};
 pub(crate) use stream::longest_first;
+pub(crate) use wide::refusing;
 
 /// What should be done now. Each action is `Issued` before it is carried out, and is not chosen again after that.
 #[must_use]
@@ -85,7 +87,7 @@ pub fn plan_by(world: &World, now: Millis, judge: &dyn Judge) -> Plan {
         stagger::leave_in_turn(&mut draft);
         evict::drain(&mut draft, judge);
         yields::hold(&mut draft);
-        let left = fill::fill(&mut draft);
+        let left = fill::fill(&mut draft, judge);
         yields::make_way(&mut draft, &left);
         evict::evict(&mut draft, &left, judge);
         reload::reload(&mut draft);

@@ -111,6 +111,8 @@ type Length = (Reverse<Priority>, Reverse<u64>, Arrival);
 pub(crate) struct Queued {
     /// Whether it was said that it waits for a slot.
     pub said_busy: bool,
+    /// Whether it was said that GPUs are kept for it.
+    pub told_kept: bool,
     /// What it says.
     pub task: Box<Task>,
     /// Arrival.
@@ -461,6 +463,15 @@ impl Queue {
         for entry in entries {
             if let Some(item) = self.items.get_mut(&entry) {
                 item.said_busy = true;
+            }
+        }
+    }
+
+    /// It was said that GPUs are kept for this task.
+    pub(crate) fn said_kept(&mut self, task_id: &TaskId) {
+        for entry in self.by_id.get(task_id).into_iter().flatten() {
+            if let Some(item) = self.items.get_mut(entry) {
+                item.told_kept = true;
             }
         }
     }

@@ -115,7 +115,7 @@ impl<'w> Line<'w> {
 }
 
 /// The memory of one GPU.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Room<'w> {
     /// All of it, in MiB; none where nobody could read it.
     total: Option<u64>,
@@ -125,6 +125,8 @@ pub(crate) struct Room<'w> {
     foreign: u64,
     /// What holds the rest.
     pub lines: Vec<Line<'w>>,
+    /// Whether a unit of several GPUs has this one: nothing fits beside it.
+    whole: bool,
 }
 
 /// What is left after one more unit, in MiB; none where the memory of the GPU, or the need, is not known.
@@ -133,9 +135,9 @@ pub(crate) type Leftover = Option<u64>;
 impl<'w> Room<'w> {
     /// The ledger of a GPU and its worker.
     pub(crate) fn of(world: &'w World, gpu: &Gpu, worker: Option<&'w Worker>) -> Self {
-        let lines = worker.map(|worker| lines(world, worker)).unwrap_or_default();
-        let headroom = world.config.resource_manager.vram_headroom_mb;
-        let mut room = Self { total: gpu.facts.total_mib, headroom, foreign: 0, lines };
+        let mut room = worker.map(|worker| holders(world, worker)).unwrap_or_default();
+        room.total = gpu.facts.total_mib;
+        room.headroom = world.config.resource_manager.vram_headroom_mb;
         room.foreign = room.foreign_mib(world, gpu, worker);
         room
     }
@@ -186,8 +188,16 @@ impl<'w> Room<'w> {
         line
     }
 
+    /// Whether nothing holds any of it then.
+    pub(crate) fn is_empty(&self, when: When) -> bool {
+        self.lines.iter().all(|line| line.held(when) == 0)
+    }
+
     /// Whether one more unit of this kind fits then, and what that leaves.
     pub(crate) fn leftover(&self, when: When, who: Holder<'_>, need: Need) -> Option<Leftover> {
+        if self.whole {
+            return None;
+        }
         let (mut count, mut sum, mut known) = (0_u32, Some(0_u64), false);
         for line in &self.lines {
             let mut held = line.held(when);
@@ -272,10 +282,10 @@ fn ours_mib(reading: &Reading, hosts: &[HostReport]) -> Option<u64> {
 }
 
 /// What holds memory on a worker's GPU.
-fn lines<'w>(world: &'w World, worker: &'w Worker) -> Vec<Line<'w>> {
-    let mut room = Room { total: None, headroom: 0, foreign: 0, lines: Vec::new() };
+fn holders<'w>(world: &'w World, worker: &'w Worker) -> Room<'w> {
+    let mut room = Room::default();
     if worker.dead {
-        return room.lines;
+        return room;
     }
     let model = worker.reports.engine.as_ref().map(|engine| engine.model.as_str());
     if let Some(model) = model.or(worker.engine.as_ref().map(|order| order.model.as_str())) {
@@ -307,8 +317,9 @@ fn lines<'w>(world: &'w World, worker: &'w Worker) -> Vec<Line<'w>> {
             line.units += 1;
             line.takes(need.counted);
         }
+        room.whole |= shape.is_wide();
     }
-    room.lines
+    room
 }
 
 impl World {
@@ -358,6 +369,9 @@ impl World {
             return Some(0);
         }
         let room = Room::of(self, gpu, worker);
+        if room.whole {
+            return Some(1);
+        }
         let next = next.filter(|shape| place::fits(shape, &gpu.facts));
         match next.and_then(|shape| Some((shape, shape.host()?))) {
             Some((shape, key)) => room.slots_and_others(Holder::of(key), self.need(shape)),

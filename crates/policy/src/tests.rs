@@ -24,4 +24,5 @@ mod slots;
 mod states;
 mod turns;
 mod weighing;
+mod wide;
 mod yields;

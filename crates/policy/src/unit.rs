@@ -3,7 +3,7 @@
 //! Not here: what becomes of it when it is over (`retry`), and any choice to stop it (`plan`).
 
 use model::link::{Outcome, StopWhy};
-use model::{AttemptKey, FailureClass, Millis, Task, TaskClass, WorkerId};
+use model::{AttemptKey, FailureClass, GpuUuid, Millis, Task, TaskClass, WorkerId};
 
 use crate::queue::{Queued, Shape};
 
@@ -16,6 +16,8 @@ pub(crate) struct Claim {
     pub task: Box<Task>,
     /// The worker.
     pub worker: WorkerId,
+    /// GPUs that it has besides that of its worker.
+    pub beside: Vec<GpuUuid>,
     /// When.
     pub at: Millis,
     /// Whether a loaded host waits for it.
@@ -31,6 +33,8 @@ pub(crate) struct Unit {
     pub key: AttemptKey,
     /// The worker.
     pub worker: WorkerId,
+    /// GPUs that it has besides that of its worker.
+    pub beside: Vec<GpuUuid>,
     /// The task as it was ordered.
     pub task: Box<Task>,
     /// Its shape.

@@ -67,6 +67,7 @@ pub(crate) fn reason_of(world: &World, now: Millis, item: &Queued) -> Reason {
         return Reason::WaitingForYield { task: unit.key.task_id.to_string(), gpu };
     }
     match &item.shape.what {
+        What::Script(_) if item.shape.is_wide() => of_wide(world, now, item),
         What::Llm(wanted) => of_llm(world, now, item, wanted.as_deref()),
         What::Script(_) => of_script(world, now, item),
     }
@@ -139,6 +140,68 @@ fn of_cpu_lane(world: &World, now: Millis, item: &Queued) -> Reason {
     Reason::CpuLaneFull { slots, ahead }
 }
 
+/// Why a task waits that needs several GPUs.
+fn of_wide(world: &World, now: Millis, item: &Queued) -> Reason {
+    let count = item.shape.needs.gpus;
+    let gpus = world.gpus.values().filter(|gpu| gpu.is_usable() && world.takes_scripts(gpu));
+    let able: Vec<(&Gpu, Option<&Worker>)> = gpus
+        .filter(|gpu| place::can_hold(&item.shape, &gpu.facts))
+        .map(|gpu| (gpu, world.worker_on(gpu)))
+        .collect();
+    if able.iter().filter(|(_, worker)| worker.is_some()).count() < item.shape.gpus() {
+        return Reason::NoWorker;
+    }
+    if let Some(held) = of_rules(world, now, item) {
+        return held;
+    }
+    let firm_in_s = (world.firm_at(item) - now).as_secs_f64().max(0.0);
+    match world.kept_gpus() {
+        Some((kept, holder)) if holder.task.task_id == item.task.task_id => {
+            let gpus = kept.gpus.iter().filter_map(|uuid| world.gpus.get(uuid));
+            let last = gpus.filter_map(|gpu| last_end(world, now, gpu)).max_by_key(|(end, _)| *end);
+            // An LLM among them is not a unit: for that the time counts that was expected.
+            let has_llm = |(gpu, worker): &&(&Gpu, Option<&Worker>)| {
+                kept.gpus.contains(&gpu.facts.uuid) && worker.is_some_and(|worker| worker.llm().is_some())
+            };
+            let of_llm = able.iter().any(|able| has_llm(&able)).then_some(kept.until);
+            let free_at = last.map(|(end, _)| end).into_iter().chain(of_llm).max().unwrap_or(now);
+            Reason::GpusKept {
+                count,
+                gpus: format!("GPU {}", world.keys_of(&kept.gpus)),
+                free_in_s: (free_at - now).as_secs_f64().max(0.0),
+                waits_for: last.map(|(_, unit)| unit.key.task_id.to_string()),
+                firm_in_s,
+            }
+        }
+        Some((_, holder)) => {
+            let ahead = world.standing(now, item).ahead;
+            Reason::BehindWide { count, task: holder.task.task_id.clone(), ahead }
+        }
+        None => of_busy_gpus(world, now, item, &able),
+    }
+}
+
+/// The unit of a GPU that should end last, and when nine of ten times it has.
+fn last_end<'w>(world: &'w World, now: Millis, gpu: &Gpu) -> Option<(Millis, &'w Unit)> {
+    let worker = world.worker_on(gpu)?;
+    let live = world.units_on(worker).filter(|unit| unit.is_live());
+    let ends = live.map(|unit| (forecast::expected_end(world, now, worker, unit, Pace::Slow), unit));
+    ends.max_by_key(|(end, _)| *end)
+}
+
+/// Why it does not start where there would be room: GPUs are kept for a task that needs several.
+fn kept_for_wide(world: &World, now: Millis, item: &Queued, room: &[&Gpu]) -> Option<Reason> {
+    let (refusing, holder, until) = crate::plan::refusing(world, now, item)?;
+    let gpu = room.first().filter(|_| room.iter().all(|gpu| refusing.contains(&&gpu.facts.uuid)))?;
+    Some(Reason::KeptForWide {
+        gpu: gpu.key(),
+        task: holder.task.task_id.clone(),
+        count: holder.shape.needs.gpus,
+        in_s: (until - now).as_secs_f64().max(0.0),
+        ahead: world.standing(now, item).ahead,
+    })
+}
+
 /// GPUs that could run it, with their living workers.
 fn able<'w>(world: &'w World, item: &'w Queued) -> Vec<(&'w Gpu, Option<&'w Worker>)> {
     let gpus = world.gpus.values().filter(|gpu| gpu.is_usable() && place::fits(&item.shape, &gpu.facts));
@@ -176,7 +239,7 @@ fn of_llm(world: &World, now: Millis, item: &Queued, wanted: Option<&str>) -> Re
     if let Some(found) = of_loaded_llm(world, now, item, wanted, &able) {
         return found;
     }
-    let mut choices =
+    let choices =
         able.iter().filter_map(|(gpu, worker)| Some((*gpu, choose(world, gpu, (*worker)?, wanted)?)));
     if choices.clone().next().is_none() {
         return no_choice(world, wanted);
@@ -196,10 +259,12 @@ fn of_llm(world: &World, now: Millis, item: &Queued, wanted: Option<&str>) -> Re
         );
         return Reason::NoEngine { detail };
     }
-    if let Some((gpu, _)) = choices.find(|(gpu, _)| gpu.state_at(now).0 == GpuState::Idle)
-        && world.worker_on(gpu).is_some_and(|worker| worker.load() == 0)
-    {
-        return behind(world, now, item, world.standing(now, item));
+    let is_idle = |gpu: &Gpu| gpu.state_at(now).0 == GpuState::Idle;
+    let is_empty = |gpu: &Gpu| world.worker_on(gpu).is_some_and(|worker| worker.load() == 0);
+    let room: Vec<&Gpu> = choices.map(|(gpu, _)| gpu).filter(|gpu| is_idle(gpu) && is_empty(gpu)).collect();
+    if !room.is_empty() {
+        let kept = kept_for_wide(world, now, item, &room);
+        return kept.unwrap_or_else(|| behind(world, now, item, world.standing(now, item)));
     }
     of_busy_gpus(world, now, item, &able)
 }
@@ -263,7 +328,9 @@ fn of_loaded_llm(
         let load: usize = ready.iter().map(|(worker, ..)| live(worker) + worker.claims.len()).sum();
         let standing = world.standing(now, item);
         if load < slots as usize {
-            return Some(behind(world, now, item, standing));
+            let room: Vec<&Gpu> = ready.iter().filter_map(|(worker, ..)| world.gpu_of(&worker.id)).collect();
+            let kept = kept_for_wide(world, now, item, &room);
+            return Some(kept.unwrap_or_else(|| behind(world, now, item, standing)));
         }
         let ahead = standing.ahead;
         return Some(Reason::WaitingForSlot { model: (*model).to_owned(), slots, ahead });
@@ -290,8 +357,12 @@ fn of_script(world: &World, now: Millis, item: &Queued) -> Reason {
         GpuState::BootingScript | GpuState::ScriptBusy => world.has_room(gpu, worker, &item.shape),
         _ => false,
     };
-    let idle = able.iter().find(|(gpu, worker)| ready(gpu, *worker));
-    if let Some((gpu, _)) = idle {
+    let room = able.iter().filter(|(gpu, worker)| ready(gpu, *worker)).map(|(gpu, _)| *gpu);
+    let room: Vec<&Gpu> = room.collect();
+    if let Some(kept) = kept_for_wide(world, now, item, &room) {
+        return kept;
+    }
+    if let Some(gpu) = room.first() {
         if let (Some(need), Some(total), Some(foreign)) =
             (item.shape.needs.vram_mib, gpu.facts.total_mib, gpu.foreign_mib)
             && need.saturating_add(foreign) > total

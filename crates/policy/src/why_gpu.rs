@@ -94,6 +94,16 @@ fn why_not(world: &World, now: Millis, gpu: &Gpu, state: GpuState, running: usiz
         let for_s = (kept.until - now).as_secs_f64();
         found.push(WhyNot::KeptFor { task: kept.task_id.clone(), for_s });
     }
+    if let Some(unit) = world.unit_over(&gpu.facts.uuid).filter(|unit| unit.is_live()) {
+        let lead = world.gpu_of(&unit.worker).map(Gpu::key).unwrap_or_default();
+        let (task, count) = (unit.key.task_id.clone(), unit.shape.needs.gpus);
+        found.push(WhyNot::PartOf { task, count, lead });
+    }
+    if let Some((kept, item)) = world.kept_gpus().filter(|(kept, _)| kept.gpus.contains(&gpu.facts.uuid)) {
+        let (task, count) = (item.task.task_id.clone(), item.shape.needs.gpus);
+        let in_s = (kept.until - now).as_secs_f64().max(0.0);
+        found.push(WhyNot::KeptForWide { task, count, in_s });
+    }
     if let Some(role) = world.config.role(&gpu.key()).filter(|_| !takes_scripts) {
         found.push(WhyNot::Pinned { role });
     }

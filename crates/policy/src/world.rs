@@ -24,6 +24,7 @@ use crate::queue::{Line, Queue, Queued, Shape, What};
 use crate::ram::RamWait;
 use crate::turn::Turns;
 use crate::unit::{Claim, Unit};
+use crate::wide::Kept;
 use crate::worker::{Llm, Worker};
 use crate::yields::Yields;
 
@@ -59,6 +60,10 @@ pub struct World {
     pub(crate) claims: BTreeMap<Entry, Claim>,
     pub(crate) failing: BTreeMap<Entry, Queued>,
     pub(crate) units: BTreeMap<AttemptKey, Unit>,
+    /// GPUs that a unit has besides that of its worker.
+    pub(crate) covered: BTreeMap<GpuUuid, AttemptKey>,
+    /// What is kept for a task that needs several GPUs at once.
+    pub(crate) kept_gpus: Option<Kept>,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     pub(crate) launching: BTreeMap<Option<GpuUuid>, Launching>,
     pub(crate) batches: BTreeMap<BatchId, Batch>,
@@ -170,6 +175,8 @@ impl World {
             claims: BTreeMap::new(),
             failing: BTreeMap::new(),
             units: BTreeMap::new(),
+            covered: BTreeMap::new(),
+            kept_gpus: None,
             workers: BTreeMap::new(),
             launching: BTreeMap::new(),
             batches: BTreeMap::new(),
@@ -388,9 +395,10 @@ impl World {
         self.config.cpu_slots.set().copied().unwrap_or(1).max(1)
     }
 
-    /// Units of a worker.
+    /// Units of a worker, and the one of another worker that has its GPU as well.
     pub(crate) fn units_on<'w>(&'w self, worker: &'w Worker) -> impl Iterator<Item = &'w Unit> {
-        worker.units.iter().filter_map(|key| self.units.get(key))
+        let own = worker.units.iter().filter_map(|key| self.units.get(key));
+        own.chain(worker.gpu.as_ref().and_then(|gpu| self.unit_over(gpu)))
     }
 
     /// GPUs whose LLM is loading: the GPU, the model, and when it is expected to be ready.

@@ -9,6 +9,7 @@
 //! | a chatbot goes before everything that could have waited for it | when the mind has come to rest |
 //! | no LLM is unloaded under a request | each change of an LLM order |
 //! | no GPU holds more than it has | each load |
+//! | a task of several GPUs gets so many, and has them for itself | each start |
 //! | nothing is wanted twice; `wake_at` names every instant that matters | plans and sleeps, by samples |
 //! | the mind's own laws | each fact (`policy::breaches`) |
 //!
@@ -20,7 +21,7 @@ mod starts;
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::link::{EngineOrder, EngineState, StopWhy};
-use model::{AttemptKey, BatchId, Config, GpuMode, Millis, Task, TaskClass, TaskId, WorkerId};
+use model::{AttemptKey, BatchId, Config, GpuMode, GpuUuid, Millis, Task, TaskClass, TaskId, WorkerId};
 use policy::event::BatchFacts;
 
 use crate::dice::Dice;
@@ -63,16 +64,19 @@ struct Known {
 }
 
 /// An attempt between its start and the move of its record.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Live {
     class: TaskClass,
     stopped: Option<StopWhy>,
     over: bool,
+    /// GPUs that it has for itself, where it needs several.
+    gpus: Vec<GpuUuid>,
 }
 
 /// A worker as the checks know it.
 #[derive(Clone, Debug, Default)]
 struct Seen {
+    gpu: Option<GpuUuid>,
     ordered: Option<EngineOrder>,
     /// Generation and state of its LLM as the brain was told.
     told: Option<(u64, EngineState)>,

@@ -54,6 +54,7 @@ pub(crate) fn brief(action: &Action) -> String {
         Action::Fail { key, error, .. } => format!("fail {key}: {error}"),
         Action::FailQueued { task, error, .. } => format!("fail queued {}: {error}", task.task_id),
         Action::ShowRunning { task, .. } => format!("show that {} runs", key(task)),
+        Action::Keep { task_id, gpus, until } => format!("keep {gpus:?} for {task_id} until {until}"),
         Action::Reserve { gpu, task_id, .. } => format!("keep the room of {gpu} for {task_id}"),
         Action::ReadAhead { model } => format!("read the file of {model} ahead"),
         Action::Say(saying) => format!("say: {saying}"),

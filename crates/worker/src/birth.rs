@@ -99,6 +99,7 @@ pub(crate) fn be_born(
     let around = Surroundings {
         worker: home.id().clone(),
         gpu,
+        beside: Vec::new(),
         simulated: inventory.source == InventorySource::Simulated,
     };
     let interpreters = Arc::new(Mutex::new(Interpreters::new(find_uv(settings))));

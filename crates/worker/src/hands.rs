@@ -233,7 +233,7 @@ impl Arm {
 
     fn start_host(&mut self, key: HostKey, path: &Path) -> Result<(), TaskError> {
         let entry = self.config.scripts.get(&key.script);
-        let recipe = self.shop.recipe(path, entry, key.model.clone())?;
+        let recipe = self.shop.recipe(path, entry, key.model.clone(), &key.gpus)?;
         let loads = self.loads.entry(key.clone()).or_default();
         *loads += 1;
         self.hosts_made += 1;
@@ -245,7 +245,9 @@ impl Arm {
     fn host_key(&self, attempt: &Attempt) -> Option<HostKey> {
         let Work::Script(work) = &attempt.order.task.work else { return None };
         let (name, entry) = self.registered(work)?;
-        (entry.host == HostKind::Warm).then(|| HostKey::new(name, work.model.as_ref(), entry))
+        let gpus = attempt.order.gpus.clone();
+        (entry.host == HostKind::Warm)
+            .then(|| HostKey { gpus, ..HostKey::new(name, work.model.as_ref(), entry) })
     }
 
     fn registered<'a>(&'a self, work: &'a ScriptWork) -> Option<(&'a str, &'a ScriptEntry)> {
@@ -348,7 +350,8 @@ impl Arm {
             }
         };
         let model = work.model.clone().or_else(|| entry.and_then(|entry| entry.model.clone()));
-        match self.shop.recipe(&path, entry, model) {
+        let gpus = self.attempts.get(key).map(|attempt| attempt.order.gpus.clone()).unwrap_or_default();
+        match self.shop.recipe(&path, entry, model, &gpus) {
             Err(error) => Start::Failed(error),
             Ok(recipe) => {
                 let (task, halt, log) = self.task(key, work);

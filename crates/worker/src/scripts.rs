@@ -20,7 +20,7 @@ use engine::{Log, Surroundings};
 use model::config::{Config, Limits, ScriptEntry};
 use model::link::{HostReport, HostState, StopWhy};
 use model::task::{ScriptWork, TaskError};
-use model::{AttemptKey, FailureClass};
+use model::{AttemptKey, FailureClass, GpuUuid};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::sleep;
 
@@ -34,6 +34,8 @@ use crate::stop::Stop;
 pub(crate) struct HostKey {
     pub(crate) script: String,
     pub(crate) model: Option<String>,
+    /// All GPUs of the task it is for, where that has several: such a host is for that task alone.
+    pub(crate) gpus: Vec<GpuUuid>,
 }
 
 impl HostKey {
@@ -41,7 +43,7 @@ impl HostKey {
     pub(crate) fn new(script: &str, model: Option<&String>, entry: &ScriptEntry) -> Self {
         let keyed = entry.key.iter().any(|field| field == "model");
         let model = model.or(entry.model.as_ref()).filter(|_| keyed).cloned();
-        Self { script: script.to_owned(), model }
+        Self { script: script.to_owned(), model, gpus: Vec::new() }
     }
 }
 
@@ -73,12 +75,13 @@ pub(crate) struct Task {
 }
 
 impl Workshop {
-    /// How to start the script at `path`.
+    /// How to start the script at `path`, with all these GPUs if there are any.
     pub(crate) fn recipe(
         &self,
         path: &Path,
         entry: Option<&ScriptEntry>,
         model: Option<String>,
+        gpus: &[GpuUuid],
     ) -> Result<Recipe, TaskError> {
         let nothing = Vec::new();
         let pass = entry.map_or(&nothing, |entry| &entry.env);
@@ -94,7 +97,7 @@ impl Workshop {
             set.push(("GPUSPOOL_API_KEY".into(), key.trim().to_owned()));
         }
         let set = set.iter().map(|(name, value)| (name, value));
-        let env = self.around.environment(std::env::vars_os(), pass, set);
+        let env = self.around.over(gpus).environment(std::env::vars_os(), pass, set);
         Ok(Recipe { path: path.to_owned(), env, model })
     }
 
@@ -234,7 +237,8 @@ impl HostSeat {
             loads,
             boot_ms: None,
         };
-        let life = Life { shop: shop.clone(), id, recipe, tasks: taken };
+        let for_one_task = !key.gpus.is_empty();
+        let life = Life { shop: shop.clone(), id, recipe, for_one_task, tasks: taken };
         tokio::spawn(life.live());
         Self { id, key, busy: None, report, yields: false, tasks: Some(tasks) }
     }
@@ -295,6 +299,8 @@ struct Life {
     shop: Workshop,
     id: HostId,
     recipe: Recipe,
+    /// Whether it ends with its first task.
+    for_one_task: bool,
     tasks: UnboundedReceiver<Task>,
 }
 
@@ -361,7 +367,8 @@ impl Life {
         let Served { outcome, alive } = host.run(&task.job, &mut log, say, brake, self.shop.grace()).await;
         // What ran out of memory may have left it in pieces: the next task gets a fresh process.
         let oom = matches!(&outcome, Outcome::Failed(error) if error.class == FailureClass::Oom);
-        let alive = alive && !oom;
+        // The GPUs of one that has several are free with the end of its task: by then it is gone.
+        let alive = alive && !oom && !self.for_one_task;
         if !alive {
             self.say(HostTurn::Ending);
             if let Err(stuck) = host.stop(self.shop.grace()).await {

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Head, Line, ProcessIdentity, Seen, is_false, present, set};
-use crate::id::{AttemptKey, TaskId};
+use crate::id::{AttemptKey, GpuUuid, TaskId};
 use crate::task::Task;
 
 /// What the brain wants of a worker.
@@ -89,6 +89,9 @@ pub struct AttemptOrder {
     /// Why stop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<StopWhy>,
+    /// All GPUs it has for itself, the worker's first; none where it runs on the worker's alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<GpuUuid>,
     /// The whole validated task: the brain's own copy.
     pub task: Box<Task>,
 }

@@ -140,7 +140,7 @@ impl Machine {
     fn carry_out(&mut self, action: Action) {
         match action {
             Action::Launch { gpu } => self.launch(gpu),
-            Action::Start { entry, worker, task } => self.start(entry, worker, &task),
+            Action::Start { entry, worker, task, .. } => self.start(entry, worker, &task),
             Action::Engine { worker, engine } => {
                 let since = self.now;
                 self.change(&worker, |reports| {
@@ -177,6 +177,7 @@ impl Machine {
             Action::ShowRunning { .. }
             | Action::Say(_)
             | Action::Reserve { .. }
+            | Action::Keep { .. }
             | Action::ReadAhead { .. } => {}
             other => panic!("nothing fails and nobody leaves here: {other:?}"),
         }

@@ -14,14 +14,11 @@ impl World {
         worker: &WorkerId,
         attempt: u32,
     ) {
-        let Some(claim) = self.claims.remove(entry) else { return self.anomaly("started_unknown_entry") };
+        let Some(claim) = self.take_claim(entry) else { return self.anomaly("started_unknown_entry") };
         let mut task = claim.task;
         task.task_id = task_id.clone();
         task.attempt = attempt;
         let key = AttemptKey { task_id, attempt };
-        if let Some(found) = self.workers.get_mut(&claim.worker) {
-            found.claims.remove(entry);
-        }
         let Some(found) = self.workers.get_mut(worker) else {
             return self.anomaly("started_on_unknown_worker");
         };
@@ -30,6 +27,7 @@ impl World {
         let unit = Unit {
             key: key.clone(),
             worker: worker.clone(),
+            beside: claim.beside,
             shape: claim.queued.shape,
             task,
             // The orders of a dead worker were never read: what was given to it in its last moment did not begin.
@@ -52,16 +50,14 @@ impl World {
         if self.units.insert(key.clone(), unit).is_some() {
             self.anomaly("attempt_number_used_twice");
         }
+        self.cover(at, &key);
         self.hear_attempt(at, &key);
         self.refresh_worker(at, worker);
     }
 
     pub(super) fn start_lost(&mut self, at: Millis, entry: &Entry) {
-        if let Some(claim) = self.claims.remove(entry) {
+        if let Some(claim) = self.take_claim(entry) {
             self.take_turn_back(&claim.task);
-            if let Some(worker) = self.workers.get_mut(&claim.worker) {
-                worker.claims.remove(entry);
-            }
             self.refresh_worker(at, &claim.worker);
             self.bury(&claim.worker);
         } else if self.failing.remove(entry).is_none() {
@@ -136,6 +132,7 @@ impl World {
     /// Forgets an attempt whose record lies in a folder.
     fn put_away(&mut self, at: Millis, key: &AttemptKey) {
         let Some(unit) = self.units.remove(key) else { return };
+        self.uncover(at, &unit);
         if let Some(batch) = unit.task.batch_id.as_ref().and_then(|id| self.batches.get_mut(id)) {
             batch.heard_at = at;
         }

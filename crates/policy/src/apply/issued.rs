@@ -2,13 +2,14 @@
 
 use model::link::{EngineOrder, HostOrder, StopWhy};
 use model::task::GpuRequirement;
-use model::{AttemptKey, Entry, Millis, Saying, Task, WorkerId};
+use model::{AttemptKey, Entry, GpuUuid, Millis, Saying, Task, TaskId, WorkerId};
 
 use crate::action::Action;
 use crate::gpu::{BootFailure, KeptFor};
 use crate::plan::boots_until;
 use crate::ram::RamWait;
 use crate::unit::{Claim, Closing, Told};
+use crate::wide::Kept;
 use crate::worker::Llm;
 use crate::world::World;
 
@@ -16,7 +17,7 @@ impl World {
     pub(super) fn issued(&mut self, at: Millis, action: Action) {
         match action {
             Action::Launch { gpu } => self.launching.entry(gpu).or_default().pending = Some((at, None)),
-            Action::Start { entry, worker, task } => self.start_issued(at, entry, worker, task),
+            Action::Start { entry, worker, task, gpus } => self.start_issued(at, entry, worker, task, gpus),
             Action::Engine { worker, engine } => self.engine_issued(at, &worker, engine),
             Action::Hosts { worker, hosts } => self.hosts_issued(at, &worker, hosts),
             Action::Stop { key, why, .. } => self.stop_issued(at, &key, why),
@@ -45,6 +46,7 @@ impl World {
                     gpu.kept_for = Some(KeptFor { task_id, until });
                 }
             }
+            Action::Keep { task_id, gpus, until } => self.keep_issued(at, task_id, gpus, until),
             Action::ReadAhead { model } => self.demand.read_ahead(at, model),
             Action::Say(saying) => {
                 self.said(at, &saying);
@@ -80,6 +82,7 @@ impl World {
                 self.told_of_slot(task, Told::Released);
             }
             Saying::AllBusy { task } => self.queue.said_busy(task),
+            Saying::KeepsGpus { task, .. } => self.queue.said_kept(task),
             Saying::RamLow { .. } | Saying::RamWaitOver { .. } => {
                 self.ram_wait = Some(RamWait { since: at });
             }
@@ -97,7 +100,7 @@ impl World {
         }
     }
 
-    fn told_of_slot(&mut self, task: &model::TaskId, told: Told) {
+    fn told_of_slot(&mut self, task: &TaskId, told: Told) {
         let keys: Vec<AttemptKey> = self.attempts_of(task).cloned().collect();
         for key in keys {
             if let Some(unit) = self.units.get_mut(&key)
@@ -108,12 +111,26 @@ impl World {
         }
     }
 
-    fn start_issued(&mut self, at: Millis, entry: Entry, worker: WorkerId, task: Box<Task>) {
+    fn keep_issued(&mut self, at: Millis, task_id: TaskId, gpus: Vec<GpuUuid>, until: Millis) {
+        let before = self.kept_gpus.take().filter(|before| before.task_id == task_id);
+        let since = before.map_or(at, |before| before.since);
+        self.kept_gpus = Some(Kept { task_id, gpus, since, until });
+    }
+
+    fn start_issued(
+        &mut self,
+        at: Millis,
+        entry: Entry,
+        worker: WorkerId,
+        task: Box<Task>,
+        gpus: Vec<GpuUuid>,
+    ) {
         let Some(to) = self.workers.get_mut(&worker) else {
             return self.anomaly("issued_for_unknown_worker");
         };
         let Some(queued) = self.queue.remove(&entry) else { return self.anomaly("issued_for_unknown_entry") };
         to.claims.insert(entry.clone());
+        let own = to.gpu.clone();
         let warm = queued.shape.host().is_some_and(|host| to.has_host(host));
         let cancelled = queued.cancelled;
         let in_cpu_lane = queued.shape.in_cpu_lane();
@@ -121,7 +138,35 @@ impl World {
             self.said_in_a_row[usize::from(in_cpu_lane)] = false;
         }
         self.turns.grant(self.memory.grants_mut(in_cpu_lane), &task.job_type);
-        self.claims.insert(entry, Claim { queued, task, worker, at, warm, cancelled });
+        let beside: Vec<GpuUuid> = gpus.into_iter().filter(|gpu| Some(gpu) != own.as_ref()).collect();
+        for gpu in &beside {
+            let seated = self.gpus.get(gpu).and_then(|gpu| gpu.worker.clone());
+            if let Some(other) = seated.and_then(|id| self.workers.get_mut(&id)) {
+                other.claims.insert(entry.clone());
+            }
+        }
+        if self.kept_gpus.as_ref().is_some_and(|kept| kept.task_id == queued.task.task_id) {
+            self.kept_gpus = None;
+        }
+        self.claims.insert(entry, Claim { queued, task, worker, beside, at, warm, cancelled });
+    }
+
+    /// A start is no longer under way: its workers are free of it.
+    pub(super) fn take_claim(&mut self, entry: &Entry) -> Option<Claim> {
+        let claim = self.claims.remove(entry)?;
+        if let Some(worker) = self.workers.get_mut(&claim.worker) {
+            worker.claims.remove(entry);
+        }
+        if !claim.beside.is_empty() {
+            // Who sat there then may have died since.
+            for worker in self.workers.values_mut() {
+                worker.claims.remove(entry);
+            }
+            let dead = self.workers.values().filter(|worker| worker.dead && worker.id != claim.worker);
+            let dead: Vec<WorkerId> = dead.map(|worker| worker.id.clone()).collect();
+            dead.iter().for_each(|id| self.bury(id));
+        }
+        Some(claim)
     }
 
     /// A start came to nothing: its job type has its turn again.

@@ -41,7 +41,17 @@ impl World {
         }
         self.queue.insert(
             entry,
-            Queued { task, order, not_before, since, cancelled, shape, told: false, said_busy: false },
+            Queued {
+                task,
+                order,
+                not_before,
+                since,
+                cancelled,
+                shape,
+                told: false,
+                said_busy: false,
+                told_kept: false,
+            },
             at,
         );
     }

@@ -101,6 +101,9 @@ impl World {
         }
         let Some(gpu) = self.gpus.get(uuid) else { return };
         let Some((worker, reading)) = self.worker_on(gpu).zip(gpu.reading.as_ref()) else { return };
+        if self.units_on(worker).any(|unit| unit.shape.is_wide()) {
+            return;
+        }
         let key = gpu.key();
         let mut more: Vec<(String, Option<String>, u64)> = Vec::new();
         let mut over: Vec<(String, OverItsNeed)> = Vec::new();
@@ -133,7 +136,7 @@ impl World {
     /// What the hosts of a task that has just ended use is remembered, so that a peak of long ago is forgotten in time.
     pub(super) fn learn_peak(&mut self, key: &AttemptKey) {
         let Some(unit) = self.units.get(key) else { return };
-        let Some(host) = unit.shape.host().filter(|host| host.warm) else { return };
+        let Some(host) = unit.shape.host().filter(|host| host.warm && !unit.shape.is_wide()) else { return };
         let Some(worker) = self.workers.get(&unit.worker) else { return };
         let reading = self.gpu_of(&unit.worker).and_then(|gpu| gpu.reading.as_ref());
         let hosts = worker.reports.hosts.iter().filter(|one| host.is(&one.script, one.model.as_deref()));
@@ -179,7 +182,8 @@ impl World {
     /// itself, this task needs a larger one, if there is any.
     pub(super) fn ran_out(&mut self, key: &AttemptKey) {
         let Some(unit) = self.units.get(key) else { return };
-        let Some(host) = unit.shape.host() else { return };
+        // What runs on several GPUs tells nothing of what it needs on one.
+        let Some(host) = unit.shape.host().filter(|_| !unit.shape.is_wide()) else { return };
         let Some(gpu) = self.gpu_of(&unit.worker) else { return };
         let Some(total) = gpu.facts.total_mib else { return };
         if self.config.resource_manager.vram_accounting == VramAccounting::Declared {

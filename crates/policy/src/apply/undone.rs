@@ -54,17 +54,15 @@ impl World {
             // They are a courtesy; none is repeated.
             Action::ShowRunning { .. }
             | Action::Reserve { .. }
+            | Action::Keep { .. }
             | Action::ReadAhead { .. }
             | Action::Say(_) => {}
         }
     }
 
     fn start_undone(&mut self, at: Millis, entry: Entry) {
-        let Some(claim) = self.claims.remove(&entry) else { return self.anomaly("undone_unknown_start") };
+        let Some(claim) = self.take_claim(&entry) else { return self.anomaly("undone_unknown_start") };
         self.take_turn_back(&claim.task);
-        if let Some(worker) = self.workers.get_mut(&claim.worker) {
-            worker.claims.remove(&entry);
-        }
         let mut item = claim.queued;
         item.cancelled |= claim.cancelled;
         item.not_before = Some(at + AGAIN_AFTER);

@@ -96,7 +96,7 @@ impl World {
         self.take_seat(id, gpu.as_ref());
         for order in orders.attempts.into_values() {
             let stop = (order.wish == Wish::Stop).then_some(order.why).flatten();
-            self.adopt_unit(at, id, order.key(), order.task, stop);
+            self.adopt_unit(at, id, order.key(), order.task, order.gpus, stop);
         }
         self.hear(at, id);
         if let Some(uuid) = gpu.filter(|_| adopted) {
@@ -132,12 +132,16 @@ impl World {
         worker: &WorkerId,
         key: AttemptKey,
         task: Box<model::Task>,
+        gpus: Vec<GpuUuid>,
         stop: Option<model::link::StopWhy>,
     ) {
         let shape = Shape::of(&task, &self.config);
+        let own = self.workers.get(worker).and_then(|worker| worker.gpu.clone());
+        let beside = gpus.into_iter().filter(|gpu| Some(gpu) != own.as_ref()).collect();
         let unit = Unit {
             key: key.clone(),
             worker: worker.clone(),
+            beside,
             shape,
             task,
             phase: Phase::Ordered,
@@ -160,9 +164,10 @@ impl World {
         if let Some(worker) = self.workers.get_mut(worker) {
             worker.units.insert(key.clone());
         }
-        if self.units.insert(key, unit).is_some() {
+        if self.units.insert(key.clone(), unit).is_some() {
             self.anomaly("attempt_number_used_twice");
         }
+        self.cover(at, &key);
     }
 
     pub(super) fn reported(&mut self, at: Millis, id: &WorkerId, reports: Reports) {
@@ -258,8 +263,9 @@ impl World {
         let llm = self.workers.get(&unit.worker).and_then(|worker| worker.reports.engine.as_ref());
         let name = run_name(&self.config, &unit.task, llm.map(|engine| engine.model.as_str()));
         let class = unit.class();
-        let beside = self.workers.get(&unit.worker).into_iter().flat_map(|worker| self.units_on(worker));
-        let slots = beside.filter(|other| other.is_live()).count() + 1;
+        let others = self.workers.get(&unit.worker).into_iter().flat_map(|worker| self.units_on(worker));
+        let slots = others.filter(|other| other.is_live()).count() + 1;
+        let beside = unit.beside.clone();
         let gpu = self.gpu_of(&unit.worker).map(|gpu| (gpu.facts.uuid.clone(), gpu.facts.name.clone()));
         // One that went on from a checkpoint ran for a part only.
         let is_whole = unit.task.checkpoint.is_none();
@@ -280,10 +286,11 @@ impl World {
                 }
             }
             Some(FailureClass::GpuFault) => {
-                if let Some(gpu) = gpu.and_then(|(uuid, _)| self.gpus.get_mut(&uuid))
-                    && gpu.health == Health::Ok
-                {
-                    gpu.health = Health::Suspect;
+                // Which of several it was, nobody can say.
+                for uuid in gpu.into_iter().map(|(uuid, _)| uuid).chain(beside) {
+                    if let Some(gpu) = self.gpus.get_mut(&uuid).filter(|gpu| gpu.health == Health::Ok) {
+                        gpu.health = Health::Suspect;
+                    }
                 }
             }
             Some(FailureClass::Oom) => self.ran_out(key),

@@ -12,7 +12,7 @@ use super::{Pace, Span, WALKED_MAX};
 use crate::exclusive::Exclusive;
 use crate::gpu::Gpu;
 use crate::model_choice::choose;
-use crate::place::fits;
+use crate::place::{fits, is_wanted};
 use crate::plan::{Outlook, eviction_outlook};
 use crate::queue::{Queued, Shape, What};
 use crate::world::World;
@@ -251,6 +251,9 @@ impl<'w> Walk<'w> {
         if self.world.down.is_some() || item.cancelled || self.world.queue.is_paused(&item.shape) {
             return None;
         }
+        if item.shape.is_wide() {
+            return self.settle_wide(item);
+        }
         let start = self.first_start(item)?;
         let place = &mut self.places[start.place];
         if start.loads {
@@ -271,6 +274,35 @@ impl<'w> Walk<'w> {
             self.lock_free = self.lock_free.map(|_| end);
         }
         Some(Span { start: start.at, end, place: Some(place.key()) })
+    }
+
+    /// A task of several GPUs takes those that are free first, from when the last of them is.
+    fn settle_wide(&mut self, item: &'w Queued) -> Option<Span> {
+        let mut free: Vec<(bool, Millis, usize)> = Vec::new();
+        for (at, place) in self.places.iter().enumerate() {
+            if let (Some(gpu), Use::Script) = (place.gpu, self.use_of(&item.shape, place))
+                && let Some((time, _)) = self.script_start(place, item)
+            {
+                let is_wanted = is_wanted(&item.shape, &gpu.facts);
+                free.push((!is_wanted, time.max(place.all_free_at()), at));
+            }
+        }
+        free.sort();
+        let (_, lead_free, lead) = free.first().copied().filter(|(unwanted, ..)| !unwanted)?;
+        let mut others: Vec<(Millis, usize)> = free[1..].iter().map(|(_, time, at)| (*time, *at)).collect();
+        others.sort();
+        let others = others.get(..item.shape.gpus() - 1)?;
+        let floor = item.not_before.unwrap_or(self.now).max(self.now).max(self.lock_free.unwrap_or(self.now));
+        let start = others.iter().map(|(time, _)| *time).chain([lead_free, floor]).max()?;
+        let gpu = self.places[lead].gpu.map(|gpu| gpu.facts.name.as_str());
+        let run = self.pace.of(self.world.memory.run(&self.world.config, &item.task, None, gpu));
+        let end = start + run.max(Millis(1));
+        for at in others.iter().map(|(_, at)| *at).chain([lead]) {
+            self.places[at].load(Loaded::Nothing, 1, start);
+            self.places[at].take(end);
+        }
+        self.lock_free = self.lock_free.map(|_| end);
+        Some(Span { start, end, place: Some(self.places[lead].key()) })
     }
 
     /// Where and when a task starts first.
@@ -392,11 +424,13 @@ impl<'w> Walk<'w> {
         let Some(gpu) = place.gpu else {
             return if shape.in_cpu_lane() && place.worker.is_some() { Use::Script } else { Use::No };
         };
-        let Some(worker) = place.worker.filter(|_| fits(shape, &gpu.facts) && !shape.in_cpu_lane()) else {
+        // One of several GPUs need not be the one that it asks for.
+        let fits = if shape.is_wide() { gpu.could_be_one_for(shape) } else { fits(shape, &gpu.facts) };
+        let Some(worker) = place.worker.filter(|_| fits && !shape.in_cpu_lane()) else {
             return Use::No;
         };
         let What::Llm(wanted) = &shape.what else {
-            let may = self.world.takes_scripts(gpu) && gpu.has_room_for(shape);
+            let may = self.world.takes_scripts(gpu) && (shape.is_wide() || gpu.has_room_for(shape));
             return if may { Use::Script } else { Use::No };
         };
         let loaded = match place.loaded {

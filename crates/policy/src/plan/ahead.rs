@@ -122,7 +122,8 @@ fn place(draft: &mut Draft<'_>, wanted: &dyn Fn(&Desk<'_>) -> bool) -> Option<(u
         // What made room for a batch and is not to come back is left alone.
         let stays_away = desk.gpu.reload.is_some()
             && !world.config.resource_manager.batch_settings.reload_llms_after_batch;
-        let is_free = desk.is_idle() && !desk.is_kept_from(None) && !stays_away && wanted(desk);
+        let is_free =
+            desk.is_idle() && !desk.is_kept_from(None) && !desk.reserved && !stays_away && wanted(desk);
         let Some(choice) = choose(world, desk.gpu, desk.worker, None).filter(|_| is_free) else { continue };
         let (resident, failure) = (desk.has_resident(), desk.gpu.boot_failures.get(&choice.model));
         if failure.map(|failure| failure.again_at).is_none_or(|time| draft.is_time(time)) {

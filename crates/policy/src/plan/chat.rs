@@ -36,6 +36,10 @@ pub(super) fn lend(draft: &mut Draft<'_>) {
         if world.misfit(&item.shape).is_some() || is_served(draft, lent, wanted, entry, item) {
             continue;
         }
+        // What is lent is kept for another task by now: it goes back.
+        if lent.is_some_and(|at| draft.is_firmly_kept(&draft.desks[at], item.since)) {
+            continue;
+        }
         if lent.is_none() && may_lend {
             lent = borrow(draft, item);
             if lent.is_some() && is_served(draft, lent, wanted, entry, item) {
@@ -70,7 +74,7 @@ fn is_served<'w>(
             let desk = &draft.desks[*at];
             let is_spare = !world.takes_scripts(desk.gpu) || world.has_left(desk.gpu);
             let may = lent == Some(*at) || !wanted || is_spare;
-            may && !desk.taken && is_right(draft, *at, item)
+            may && !desk.taken && is_right(draft, *at, item) && draft.admits(*at, item)
         })
         .collect();
     let free = |at: usize| draft.desks[at].llm.as_ref().map_or(0, |llm| llm.free);
@@ -124,7 +128,7 @@ fn borrow(draft: &mut Draft<'_>, item: &Queued) -> Option<usize> {
 /// Whether a GPU that the batch has could load what would serve it.
 fn can_serve(draft: &Draft<'_>, at: usize, item: &Queued) -> bool {
     let desk = &draft.desks[at];
-    let fits = place::fits(&item.shape, &desk.gpu.facts);
+    let fits = place::fits(&item.shape, &desk.gpu.facts) && draft.may_load(desk, item);
     !desk.taken && fits && draft.world.takes_scripts(desk.gpu) && model_for(draft, at, item).is_some()
 }
 
@@ -203,6 +207,6 @@ fn yield_there(draft: &mut Draft<'_>, at: usize) {
     let world = draft.world;
     let worker = draft.desks[at].worker;
     for unit in world.units_on(worker).filter(|unit| unit.shape.host().is_some() && world.can_yield(unit)) {
-        draft.stop(&worker.id, &unit.key, StopWhy::Yield);
+        draft.stop(&unit.worker, &unit.key, StopWhy::Yield);
     }
 }

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use model::learned::Grants;
 use model::link::{EngineOrder, HostOrder, StopWhy};
 use model::task::GpuRequirement;
-use model::{AttemptKey, Entry, GpuState, Millis, Reason, Saying, Task, TaskId, WorkerId};
+use model::{AttemptKey, Entry, GpuState, GpuUuid, Millis, Reason, Saying, Task, TaskId, WorkerId};
 
 use super::hold::Hold;
 use super::ram::Guard;
 use super::scripts::Seeker;
+use super::wide::{self, Reserved};
 use crate::action::{Action, Plan};
 use crate::exclusive::Exclusive;
 use crate::gpu::Gpu;
@@ -41,6 +42,8 @@ pub(super) struct Draft<'w> {
     pub ram: Guard,
     /// Whether scripts of more than one shape wait, or LLM tasks beside them: only then can one be in another's way.
     pub is_mixed: bool,
+    /// The task that some desks are kept for, as it needs several.
+    pub reserved: Option<Reserved<'w>>,
     actions: Vec<Action>,
     wake_at: Option<Millis>,
     heads: Vec<(TaskId, Reason)>,
@@ -70,6 +73,8 @@ pub(super) struct Desk<'w> {
     pub work: Option<Millis>,
     /// What of a higher rank waits for it.
     pub hold: Option<Hold>,
+    /// Whether it is kept for a task that needs several.
+    pub reserved: bool,
     /// Scripts that this plan starts here, and when they should end.
     pub starts: Vec<(Millis, Holder<'w>)>,
     /// Until when what is on its way out is waited for; none where nothing is.
@@ -107,6 +112,7 @@ impl<'w> Draft<'w> {
             largest_waiting: None,
             ram: Guard::default(),
             is_mixed: false,
+            reserved: None,
             actions: Vec::new(),
             wake_at: None,
             heads: Vec::new(),
@@ -137,6 +143,7 @@ impl<'w> Draft<'w> {
         if let Some(due) = world.queue.next_due(now) {
             draft.wake(due);
         }
+        wide::take_over(&mut draft);
         draft
     }
 
@@ -196,6 +203,11 @@ impl<'w> Draft<'w> {
 
     /// Starts a queued task.
     pub(super) fn start(&mut self, entry: &'w Entry, worker: &WorkerId, task: &Task) {
+        self.start_on(entry, worker, task, Vec::new());
+    }
+
+    /// Starts a queued task that has these GPUs for itself.
+    pub(super) fn start_on(&mut self, entry: &'w Entry, worker: &WorkerId, task: &Task, gpus: Vec<GpuUuid>) {
         let mut task = Box::new(task.clone());
         task.attempt += 1;
         task.charged += 1;
@@ -204,7 +216,7 @@ impl<'w> Draft<'w> {
         self.locked |= on_a_gpu && self.world.has_single_lock();
         let grants = &mut self.grants[usize::from(task.gpu == GpuRequirement::None)];
         self.world.turns.grant(grants, &task.job_type);
-        self.act(Action::Start { entry: entry.clone(), worker: worker.clone(), task });
+        self.act(Action::Start { entry: entry.clone(), worker: worker.clone(), task, gpus });
     }
 
     /// Orders an LLM, or none, on a desk, and nothing else there.
@@ -301,6 +313,7 @@ impl<'w> Desk<'w> {
             work: work(world, gpu, worker),
             room,
             hold: None,
+            reserved: false,
             starts: Vec::new(),
             freed_by: freed_by.filter(|time| *time > now),
             is_stuck: freed_by.is_some_and(|time| time <= now),

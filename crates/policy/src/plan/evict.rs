@@ -13,7 +13,8 @@ use crate::action::Action;
 use crate::evict::{Candidate, Eviction, Judge, Keeping, Ruling};
 use crate::queue::Shape;
 use crate::world::World;
-use facts::{Backlog, Facts, UNLOAD_PRIOR, Unfit, facts};
+pub(super) use facts::UNLOAD_PRIOR;
+use facts::{Backlog, Facts, Unfit, facts};
 
 /// How long room that was made is kept for whom it was made, beyond what the unload should take.
 const KEPT: Millis = Millis::from_secs(60);
@@ -69,6 +70,28 @@ pub(super) fn outlook(draft: &Draft<'_>, judge: &dyn Judge) -> Outlook {
         Err(Unfit::Young { until, .. }) => Outlook::At(until),
         Err(Unfit::Reserved { until }) => until.map_or(Outlook::Never, Outlook::At),
         Err(Unfit::Nobody) => Outlook::Unknown,
+    }
+}
+
+/// When an LLM makes room at the latest for a task that needs several GPUs, by the rule in force; none where nobody can
+/// say. Wakes when the rule wants to be asked again.
+pub(super) fn leaves_for(
+    draft: &mut Draft<'_>,
+    judge: &dyn Judge,
+    item: &crate::queue::Queued,
+) -> Option<Millis> {
+    if draft.exclusive.as_ref().is_some_and(|exclusive| exclusive.has(item.shape.batch.as_ref())) {
+        return Some(draft.now);
+    }
+    match facts(draft, &Backlog::of_one(draft, item)).map(|facts| judge.rule(&facts.facts)) {
+        Ok(Ruling::Evict(_)) => Some(draft.now),
+        Ok(Ruling::Keep(keeping)) => {
+            keeping.again_at.into_iter().for_each(|time| draft.wake(time));
+            keeping.latest
+        }
+        Err(Unfit::Young { until, .. }) => Some(until),
+        Err(Unfit::Reserved { until }) => until,
+        Err(Unfit::Nobody) => None,
     }
 }
 
@@ -142,7 +165,7 @@ pub(crate) fn kept(world: &World, now: Millis, judge: &dyn Judge) -> Option<Reas
 fn coming(draft: &Draft<'_>) -> u64 {
     use model::GpuState::{Cooling, Idle};
     let coming = draft.desks.iter().filter(|desk| {
-        let free = matches!(desk.state, Idle | Cooling) && desk.llm.is_none();
+        let free = matches!(desk.state, Idle | Cooling) && desk.llm.is_none() && !desk.reserved;
         free && desk.load == 0 && draft.world.takes_scripts(desk.gpu)
     });
     coming.count() as u64

@@ -9,13 +9,13 @@ use super::draft::{Desk, Draft};
 use crate::exclusive::Exclusive;
 use crate::queue::Shape;
 
-/// Items of exclusive batches that wait for a GPU.
+/// Items of exclusive batches that wait for a GPU; one that needs several counts as so many.
 pub(super) fn items_waiting<'w>(draft: &Draft<'w>, exclusive: &Exclusive<'_>) -> Vec<(&'w Shape, u64)> {
     let world = draft.world;
     let lines = world.queue.lines();
     let of_batch = lines.filter(|(shape, _)| !shape.in_cpu_lane() && exclusive.has(shape.batch.as_ref()));
     let fitting = of_batch.filter(|(shape, _)| world.misfit(shape).is_none());
-    fitting.map(|(shape, line)| (shape, line.len())).collect()
+    fitting.map(|(shape, line)| (shape, line.len() * shape.gpus() as u64)).collect()
 }
 
 pub(super) fn make_room(draft: &mut Draft<'_>) {
@@ -61,7 +61,7 @@ pub(super) fn make_room(draft: &mut Draft<'_>) {
         } else if draft.is_time(drained_at) {
             let worker = draft.desks[at].worker;
             for unit in world.units_on(worker).filter(|unit| unit.is_live() && unit.stop.is_none()) {
-                draft.stop(&worker.id, &unit.key, StopWhy::TakenBack);
+                draft.stop(&unit.worker, &unit.key, StopWhy::TakenBack);
             }
         }
     }

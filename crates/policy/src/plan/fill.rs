@@ -3,7 +3,7 @@
 //! A task that finds room on its way (a booting LLM, a GPU that cools) is covered: nothing more is done for it, and
 //! what comes for it is not given to anybody behind it. A task that finds none ends its stream for this plan.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::link::EngineOrder;
 use model::{Millis, Saying, TaskClass};
@@ -15,7 +15,9 @@ use super::evict::reserve;
 use super::hold;
 use super::scripts;
 use super::stream::{Stream, streams};
+use super::wide;
 use crate::action::Action;
+use crate::evict::Judge;
 use crate::model_choice::{Choice, choose};
 use crate::place;
 use crate::queue::{Shape, What};
@@ -29,7 +31,12 @@ pub(super) enum Placed {
     No,
     /// It waits, and nothing more is to be done for it or any of its shape: waiting is the shortest way.
     Covered,
+    /// It is too long for GPUs that are kept for another task; one of its shape behind it may be short enough.
+    TooLong,
 }
+
+/// How many of one shape are looked at in one plan for one that is short enough for GPUs that are kept.
+const LOOKED_AT: usize = 64;
 
 /// Tasks that found nothing, by shape: what eviction weighs.
 pub(super) struct Left<'w> {
@@ -41,18 +48,19 @@ pub(super) struct Left<'w> {
     pub chatbots: u64,
 }
 
-pub(super) fn fill<'w>(draft: &mut Draft<'w>) -> Vec<Left<'w>> {
+pub(super) fn fill<'w>(draft: &mut Draft<'w>, judge: &dyn Judge) -> Vec<Left<'w>> {
     let mut lane = CpuLane::new(draft);
     let (of_cpu_lane, of_gpus): (Vec<_>, Vec<_>) =
         streams(draft).into_iter().partition(|stream| stream.shape.in_cpu_lane());
-    let mut left = fill_lane(draft, &mut lane, of_gpus, false);
-    left.extend(fill_lane(draft, &mut lane, of_cpu_lane, true));
+    let mut left = fill_lane(draft, judge, &mut lane, of_gpus, false);
+    left.extend(fill_lane(draft, judge, &mut lane, of_cpu_lane, true));
     left
 }
 
 /// Places the heads of these streams until there is nothing more for any of them.
 fn fill_lane<'w>(
     draft: &mut Draft<'w>,
+    judge: &dyn Judge,
     lane: &mut CpuLane<'w>,
     mut streams: Vec<Stream<'w>>,
     in_cpu_lane: bool,
@@ -66,6 +74,7 @@ fn fill_lane<'w>(
         }
     }
     let mut ended = BTreeSet::new();
+    let mut too_long: BTreeMap<usize, usize> = BTreeMap::new();
     let mut left = Vec::new();
     while let Some((at, row)) = agenda.pop(&world.turns, draft.grants(in_cpu_lane)) {
         let stream = &mut streams[at];
@@ -87,6 +96,7 @@ fn fill_lane<'w>(
             }
             What::Llm(_) => place_llm(draft, stream, entry, item),
             What::Script(_) if in_cpu_lane => lane.place(draft, entry, item),
+            What::Script(_) if stream.shape.is_wide() => wide::place(draft, judge, entry, item),
             What::Script(_) => scripts::place(draft, entry, item, stream.left),
         };
         let starts = !passed_over && draft.spoken_for.contains(entry);
@@ -94,12 +104,20 @@ fn fill_lane<'w>(
         if !starts && let Some(time) = world.ageing().next_rise(item.task.priority, item.since, draft.now) {
             draft.wake(time);
         }
-        if placed == Placed::No {
-            // The same room would do for the others of its shape.
-            ended.insert(at);
-            let (shape, count) = (stream.shape, stream.left);
-            let chatbots = stream.chatbots(draft, row);
-            left.push(Left { shape, count, since: item.since, task: &item.task, chatbots });
+        if matches!(placed, Placed::No | Placed::TooLong) {
+            let looked_at = too_long.entry(at).or_default();
+            *looked_at += 1;
+            let goes_on = placed == Placed::TooLong && *looked_at < LOOKED_AT;
+            if *looked_at == 1 {
+                left.push(left_of(draft, stream, row, item, goes_on));
+            }
+            if goes_on {
+                stream.advance(row);
+                enter(draft, &mut agenda, stream, (at, row));
+            } else {
+                // The same room would do for the others of its shape.
+                ended.insert(at);
+            }
             continue;
         }
         if placed == Placed::Covered {
@@ -113,6 +131,23 @@ fn fill_lane<'w>(
         say_held_back(draft, job_type, in_cpu_lane);
     }
     left
+}
+
+/// What is left of a stream whose head found nothing.
+fn left_of<'w>(
+    draft: &Draft<'w>,
+    stream: &mut Stream<'w>,
+    row: usize,
+    item: &'w crate::queue::Queued,
+    goes_on: bool,
+) -> Left<'w> {
+    let (shape, count, since, task) = (stream.shape, stream.left, item.since, &*item.task);
+    if shape.is_wide() {
+        // What one GPU frees is not enough for it: what it waits for is kept for it as it ends.
+        return Left { shape, count: wide::llms_missing(draft, shape), since, task, chatbots: 0 };
+    }
+    let chatbots = if goes_on { u64::from(task.is_chatbot()) } else { stream.chatbots(draft, row) };
+    Left { shape, count, since, task, chatbots }
 }
 
 /// Says once that a job type waits for nothing but another one's start.
@@ -168,7 +203,7 @@ fn place_llm<'w>(
     let wanted = wanted.as_deref();
     let serving = serving(draft, shape, wanted);
     let free = |at: usize| match &draft.desks[at].llm {
-        Some(llm) if !draft.desks[at].taken => llm.free,
+        Some(llm) if !draft.desks[at].taken && draft.admits(at, item) => llm.free,
         _ => 0,
     };
     // The first among those with most room.
@@ -224,7 +259,7 @@ fn boot(
         .desks
         .iter()
         .map(|desk| {
-            let fits = place::fits(shape, &desk.gpu.facts);
+            let fits = place::fits(shape, &desk.gpu.facts) && draft.may_load(desk, item);
             choose(world, desk.gpu, desk.worker, wanted)
                 .filter(|_| fits && !desk.taken && !desk.is_kept_from(Some(shape)))
         })

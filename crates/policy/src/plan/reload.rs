@@ -15,7 +15,7 @@ pub(super) fn reload(draft: &mut Draft<'_>) {
     loading.extend(draft.desks.iter().filter_map(|desk| Some(desk.promised.as_ref()?.model.clone())));
     for at in 0..draft.desks.len() {
         let desk = &draft.desks[at];
-        if !desk.is_idle() || desk.is_kept_from(None) {
+        if !desk.is_idle() || desk.is_kept_from(None) || desk.reserved {
             continue;
         }
         let (gpu, worker) = (desk.gpu, desk.worker);

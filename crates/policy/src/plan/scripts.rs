@@ -39,6 +39,7 @@ pub(super) fn place<'w>(draft: &mut Draft<'w>, entry: &'w Entry, item: &'w Queue
         .filter(|at| {
             let desk = &draft.desks[*at];
             let open = draft.world.takes_scripts(desk.gpu) && !desk.is_kept_from(Some(&item.shape));
+            let open = open && draft.admits(*at, item);
             !desk.taken && open && place::fits(&item.shape, &desk.gpu.facts)
         })
         .collect();
@@ -80,7 +81,12 @@ pub(super) fn place<'w>(draft: &mut Draft<'w>, entry: &'w Entry, item: &'w Queue
         return Placed::Yes;
     }
     hold::for_script(draft, &able, &seeker);
-    Placed::No
+    let is_too_long = |at: usize| {
+        let desk = &draft.desks[at];
+        let fits = draft.world.takes_scripts(desk.gpu) && place::fits(&item.shape, &desk.gpu.facts);
+        fits && !desk.taken && !draft.admits(at, item)
+    };
+    if (0..draft.desks.len()).any(is_too_long) { Placed::TooLong } else { Placed::No }
 }
 
 /// Whether a loaded host waits there for this task.

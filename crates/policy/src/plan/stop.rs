@@ -47,7 +47,7 @@ fn reason_to_stop(draft: &mut Draft<'_>, unit: &Unit) -> Option<StopWhy> {
     {
         return Some(StopWhy::Timeout);
     }
-    if waits_for_nothing(world, unit) {
+    if waits_for_nothing(world, unit) || has_lost_a_gpu(world, unit) {
         return Some(StopWhy::TakenBack);
     }
     if let Some(down) = world.down
@@ -63,6 +63,11 @@ fn reason_to_stop(draft: &mut Draft<'_>, unit: &Unit) -> Option<StopWhy> {
 fn waits_for_nothing(world: &World, unit: &Unit) -> bool {
     let has_engine = world.workers.get(&unit.worker).is_none_or(|worker| worker.engine.is_some());
     unit.phase == Phase::Ordered && unit.class() == TaskClass::Llm && !has_engine
+}
+
+/// Whether one of several GPUs it has is not to be used any more.
+fn has_lost_a_gpu(world: &World, unit: &Unit) -> bool {
+    unit.beside.iter().any(|uuid| world.gpus.get(uuid).is_some_and(|gpu| !gpu.is_usable()))
 }
 
 /// When units are stopped that still run while the machine is being freed.

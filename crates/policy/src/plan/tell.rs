@@ -58,6 +58,9 @@ fn is_short(world: &World, unit: &Unit) -> bool {
 }
 
 fn slots_of(world: &World, unit: &Unit, gpu: &Gpu) -> u32 {
+    if unit.shape.is_wide() {
+        return 1;
+    }
     world.slots_max(gpu, world.worker_on(gpu), Some(&unit.shape)).unwrap_or(1)
 }
 

@@ -62,7 +62,7 @@ pub(super) fn make_way<'w>(draft: &mut Draft<'w>, left: &[Left<'w>]) {
     for left in left.iter().filter(|left| left.chatbots > 0) {
         let mut need = left.chatbots;
         for (desk, places) in &mut coming {
-            if draft.could_run(left.shape, *desk) {
+            if draft.could_run(left, *desk) {
                 let taken = need.min(*places);
                 (need, *places) = (need - taken, *places - taken);
             }
@@ -142,12 +142,16 @@ fn places_that_come(draft: &mut Draft<'_>) -> Vec<(Option<usize>, u64)> {
 }
 
 impl<'w> Draft<'w> {
-    /// Whether tasks of this shape could ever run on this desk; none is the CPU lane.
-    fn could_run(&self, shape: &Shape, at: Option<usize>) -> bool {
+    /// Whether these could ever run on this desk; none is the CPU lane.
+    fn could_run(&self, left: &Left<'_>, at: Option<usize>) -> bool {
+        let shape = left.shape;
         match at {
             None => shape.in_cpu_lane(),
             Some(at) => {
                 let gpu = self.desks[at].gpu;
+                if self.is_firmly_kept(&self.desks[at], left.since) {
+                    return false;
+                }
                 let scripts = matches!(shape.what, What::Llm(_)) || self.world.takes_scripts(gpu);
                 scripts && place::fits(shape, &gpu.facts)
             }
@@ -184,7 +188,7 @@ fn best_way<'w>(draft: &mut Draft<'w>, left: &Left<'w>) -> Option<Way<'w>> {
     }
     let mut by_itself: Option<Millis> = None;
     let mut ways = Vec::new();
-    for at in (0..draft.desks.len()).filter(|at| draft.could_run(shape, Some(*at))).collect::<Vec<_>>() {
+    for at in (0..draft.desks.len()).filter(|at| draft.could_run(left, Some(*at))).collect::<Vec<_>>() {
         let (free_at, way) = match &shape.what {
             What::Llm(wanted) => ways_of_an_llm(draft, at, wanted.as_deref()),
             What::Script(_) => ways_of_a_script(draft, at, shape),

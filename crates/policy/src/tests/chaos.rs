@@ -27,7 +27,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (1..=5_u8, 0..3_u8, any::<bool>()).prop_map(|(priority, model, chatbot)| Step::Prompt { priority, model, chatbot }),
-        4 => (1..=5_u8, 0..4_u8, 1..300_u16).prop_map(|(priority, kind, media)| Step::Script { priority, kind, media }),
+        4 => (1..=5_u8, 0..6_u8, 1..300_u16).prop_map(|(priority, kind, media)| Step::Script { priority, kind, media }),
         1 => (1..70_u8, 0..3_u8).prop_map(|(items, mode)| Step::Batch { items, mode }),
         2 => (0..4_u8).prop_map(|class| Step::Fails { class }),
         1 => (0..3_u8, any::<bool>()).prop_map(|(gpu, with_machine)| Step::KillWorker { gpu, with_machine }),
@@ -41,6 +41,8 @@ fn step() -> impl Strategy<Value = Step> {
 
 struct Story {
     rig: Rig,
+    /// Whether GPUs are pinned for an LLM.
+    brains: bool,
     names: Vec<String>,
 }
 
@@ -53,7 +55,7 @@ impl Story {
         rig.lenient = true;
         // So that scripts give way to the chatbots among the tasks.
         rig.boundary = Some(3_000);
-        Self { rig, names: Vec::new() }
+        Self { rig, brains, names: Vec::new() }
     }
 
     fn name(&mut self) -> String {
@@ -79,12 +81,20 @@ impl Story {
                     _ => prompt.with_model(QWEN_14B),
                 }
             }),
-            Step::Script { priority, kind, media } => self.drop(|name| match kind {
-                0 => script(name, "embed").priority(priority),
-                1 => whisper(name).priority(priority).media(f64::from(media)),
-                2 => whisper(name).priority(priority).media(f64::from(media)).with_model("large-v3"),
-                _ => script(name, "count").priority(priority).gpu(model::task::GpuRequirement::None),
-            }),
+            Step::Script { priority, kind, media } => {
+                let brains = self.brains;
+                self.drop(|name| match kind {
+                    0 => script(name, "embed").priority(priority),
+                    1 => whisper(name).priority(priority).media(f64::from(media)),
+                    2 => whisper(name).priority(priority).media(f64::from(media)).with_model("large-v3"),
+                    // Pinned GPUs leave one: on that machine it would wait for ever.
+                    4 | 5 if !brains => {
+                        let kind = if kind == 4 { "embed" } else { "whisper" };
+                        script(name, kind).priority(priority).gpus(2).media(f64::from(media))
+                    }
+                    _ => script(name, "count").priority(priority).gpu(model::task::GpuRequirement::None),
+                });
+            }
             Step::Batch { items, mode } => {
                 let batch = self.name();
                 self.names.pop();

@@ -142,7 +142,7 @@ fn needs_are_met_or_told() {
     let mut modern = script("modern", "embed");
     modern.task.needs.min_compute_capability = Some(ComputeCapability { major: 9, minor: 0 });
     let mut pair = script("pair", "embed");
-    pair.task.needs.gpus = 2;
+    pair.task.needs.gpus = 3;
     rig.drop_task(modern)
         .drop_task(pair)
         .drop_task(script("there", "embed").gpu(GpuRequirement::Key("1".into())));
@@ -150,7 +150,7 @@ fn needs_are_met_or_told() {
     assert_eq!(rig.ended("there").gpu.as_deref(), Some("1"));
     insta::assert_snapshot!(rig.why("huge"), @"no GPU here can hold it: it needs 80000 MiB, the largest has 24576 MiB");
     insta::assert_snapshot!(rig.why("modern"), @"no GPU here can hold it: it needs compute capability 9.0, the largest has one that nobody could read");
-    insta::assert_snapshot!(rig.why("pair"), @"no GPU here can hold it: it needs 2 GPUs at once, the largest has room for tasks of one GPU");
+    insta::assert_snapshot!(rig.why("pair"), @"it needs 3 GPUs at once, and 2 of the 2 GPUs here can be had for it");
     insta::assert_snapshot!(rig.why("nowhere"), @"no GPU here is number 9; it waits for one");
     let Rest::Held(held) = rig.world.rest() else { panic!("{:?}", rig.world.rest()) };
     assert_eq!(

@@ -85,6 +85,26 @@ fn more_than_fits_breaks_i7() {
 }
 
 #[test]
+fn anything_beside_a_task_of_several_gpus_breaks_i7() {
+    let mut rig = Rig::new().gpus([24_576; 2]);
+    rig.hang.push("pair".into());
+    rig.drop_task(script("pair", "embed").gpus(2)).run_for(3_000);
+    assert!(broken(&rig, |_| ()).is_empty());
+    let pair = a_unit(&rig.world);
+    for worker in rig.world.living_workers().cloned().collect::<Vec<_>>() {
+        let beside = |world: &mut World| {
+            let mut unit = pair.clone();
+            unit.key.task_id = super::rig::id("beside");
+            (unit.worker, unit.beside) = (worker.clone(), Vec::new());
+            unit.shape.needs.gpus = 1;
+            add(world, unit);
+        };
+        let is_on_a_gpu = rig.world.gpu_of(&worker).is_some();
+        assert_eq!(broken(&rig, beside), if is_on_a_gpu { vec!["I7"] } else { vec![] }, "on {worker}");
+    }
+}
+
+#[test]
 fn a_task_beyond_its_charges_breaks_i8() {
     let rig = running(whisper("w"));
     let poisoned = |world: &mut World| {

@@ -100,6 +100,11 @@ impl Drop {
         self
     }
 
+    pub(super) fn gpus(mut self, count: u32) -> Self {
+        self.task.needs.gpus = count;
+        self
+    }
+
     pub(super) fn media(mut self, seconds: f64) -> Self {
         self.task.media_s = Some(seconds);
         self

@@ -203,12 +203,17 @@ impl Rig {
             failed: 0,
             paused: false,
         };
-        self.batches.insert(batch_id, facts.clone());
-        self.tell(Event::Batch(facts));
+        self.accept(facts);
         for (index, seconds) in media.iter().enumerate() {
             self.drop_task(make::whisper(&format!("{name}.{index}")).of_batch(name).media(*seconds));
         }
         self
+    }
+
+    /// Accepts a batch.
+    pub(super) fn accept(&mut self, facts: BatchFacts) {
+        self.batches.insert(facts.batch_id.clone(), facts.clone());
+        self.tell(Event::Batch(facts));
     }
 
     /// Lets the brain decide until it has nothing more to say.

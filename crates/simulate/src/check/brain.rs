@@ -43,6 +43,12 @@ impl Checks {
                 self.worker_born(worker, reports, orders.as_deref())
             }
             Event::Reported { worker, reports } => self.reported(worker, reports),
+            Event::WorkerDied { worker, .. } => {
+                if let Some(seen) = self.workers.get_mut(worker) {
+                    (seen.ordered, seen.told) = (None, None);
+                    seen.live.values_mut().for_each(|live| live.over = true);
+                }
+            }
             Event::CancelAsked { task_id } => {
                 self.chats.remove(task_id);
             }
@@ -65,12 +71,14 @@ impl Checks {
     }
 
     fn worker_born(&mut self, worker: &WorkerId, reports: &Reports, orders: Option<&Orders>) {
-        let mut seen = Seen::default();
+        let gpu = reports.gpu.as_ref().map(|gpu| gpu.uuid.clone());
+        let mut seen = Seen { gpu, ..Seen::default() };
         if let Some(orders) = orders {
             seen.ordered.clone_from(&orders.engine);
             for (key, order) in &orders.attempts {
                 let stopped = order.why.filter(|_| order.wish == Wish::Stop);
-                seen.live.insert(key.clone(), Live { class: order.task.class(), stopped, over: false });
+                let (class, gpus) = (order.task.class(), order.gpus.clone());
+                seen.live.insert(key.clone(), Live { class, stopped, over: false, gpus });
             }
         }
         self.workers.insert(worker.clone(), seen);

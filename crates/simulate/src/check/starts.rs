@@ -1,7 +1,10 @@
 //! What is looked at when something is issued: starts, orders for LLMs, stops.
 
 use model::link::EngineState;
-use model::{AttemptKey, Millis, Task, TaskClass, WorkerId};
+use std::collections::BTreeSet;
+
+use model::task::GpuRequirement;
+use model::{AttemptKey, GpuUuid, Millis, Task, TaskClass, WorkerId};
 use policy::action::Action;
 
 use super::{Checks, Live};
@@ -9,7 +12,7 @@ use super::{Checks, Live};
 impl Checks {
     pub(crate) fn issued(&mut self, at: Millis, action: &Action) {
         match action {
-            Action::Start { worker, task, .. } => self.starts(at, worker, task),
+            Action::Start { worker, task, gpus, .. } => self.starts(at, worker, task, gpus),
             Action::Engine { worker, engine } => {
                 self.engine_changes(at, worker);
                 self.workers.entry(worker.clone()).or_default().ordered.clone_from(engine);
@@ -23,7 +26,7 @@ impl Checks {
         }
     }
 
-    fn starts(&mut self, at: Millis, worker: &WorkerId, task: &Task) {
+    fn starts(&mut self, at: Millis, worker: &WorkerId, task: &Task, gpus: &[GpuUuid]) {
         let key = AttemptKey { task_id: task.task_id.clone(), attempt: task.attempt };
         let Some(known) = self.tasks.get(&task.task_id).cloned() else {
             // Its file was deleted a moment ago: the claim will find nothing.
@@ -59,15 +62,47 @@ impl Checks {
         if known.class == TaskClass::Llm {
             self.llm_starts(at, worker, &key, known.chatbot, known.model.as_deref());
         }
+        self.has_its_gpus(at, worker, task, gpus);
         self.used.insert(key.clone());
         self.waits_no_more(&task.task_id);
-        let live = Live { class: known.class, stopped: None, over: false };
+        let live = Live { class: known.class, stopped: None, over: false, gpus: gpus.to_vec() };
         self.workers.entry(worker.clone()).or_default().live.insert(key, live);
         if self.started_at != at {
             self.started_now.clear();
             self.started_at = at;
         }
         self.started_now.push((worker.clone(), task.task_id.clone()));
+    }
+
+    /// A task gets as many GPUs as it needs, and one that has several has them for itself.
+    fn has_its_gpus(&mut self, at: Millis, worker: &WorkerId, task: &Task, gpus: &[GpuUuid]) {
+        let Some(own) = self.workers.get(worker).and_then(|seen| seen.gpu.clone()) else { return };
+        let needs = if task.gpu == GpuRequirement::None { 1 } else { task.needs.gpus.max(1) };
+        let distinct: BTreeSet<&GpuUuid> = gpus.iter().collect();
+        let given = if gpus.is_empty() { 1 } else { distinct.len() };
+        if given != needs as usize || (!gpus.is_empty() && gpus.first() != Some(&own)) {
+            let what = format!("{} needs {needs} GPUs and got {gpus:?} on {worker} of {own}", task.task_id);
+            self.broken(at, "a task gets as many GPUs as it needs", what);
+        }
+        let mine = |gpu: &GpuUuid| *gpu == own || gpus.contains(gpu);
+        let is_wide = gpus.len() > 1;
+        let mut beside = None;
+        for seen in self.workers.values() {
+            let is_here = seen.gpu.as_ref().is_some_and(&mine);
+            if is_wide && is_here && seen.ordered.is_some() {
+                beside = Some(format!("an LLM on {:?}", seen.gpu));
+            }
+            let live = seen.live.iter().filter(|(_, live)| !live.over);
+            let mut shared = live.filter(|(_, live)| {
+                let over_mine = live.gpus.iter().any(&mine);
+                if is_wide { is_here || over_mine } else { live.gpus.len() > 1 && over_mine }
+            });
+            beside = beside.or_else(|| shared.next().map(|(key, _)| key.to_string()));
+        }
+        if let Some(other) = beside {
+            let what = format!("{} starts on {own} {gpus:?} beside {other}", task.task_id);
+            self.broken(at, "a task of several GPUs has them for itself", what);
+        }
     }
 
     fn llm_starts(

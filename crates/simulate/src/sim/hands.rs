@@ -2,7 +2,7 @@
 
 use model::link::{AttemptOrder, StopWhy, Wish};
 use model::task::PastAttempt;
-use model::{AttemptKey, Entry, Millis, Task, TaskError, WorkerId};
+use model::{AttemptKey, Entry, GpuUuid, Millis, Task, TaskError, WorkerId};
 use policy::action::Action;
 use policy::event::Event;
 
@@ -13,7 +13,10 @@ use crate::arm::Stage;
 impl Sim {
     /// Carries out one action; false where the disk is full.
     pub(super) fn carry_out(&mut self, action: Action) -> bool {
-        let told = matches!(action, Action::Say(_) | Action::Reserve { .. } | Action::ReadAhead { .. });
+        let told = matches!(
+            action,
+            Action::Say(_) | Action::Reserve { .. } | Action::Keep { .. } | Action::ReadAhead { .. }
+        );
         let writes = !told && !matches!(action, Action::ShowRunning { .. } | Action::Launch { .. });
         if self.disk_is_full && writes && self.dice.chance(0.7) {
             self.undone(action, "no space left on device");
@@ -39,6 +42,7 @@ impl Sim {
         match action {
             Action::Say(_)
             | Action::Reserve { .. }
+            | Action::Keep { .. }
             | Action::ReadAhead { .. }
             | Action::ShowRunning { .. } => {}
             Action::Launch { gpu } => {
@@ -46,7 +50,7 @@ impl Sim {
                     gpu.as_ref().and_then(|uuid| self.facts.iter().position(|facts| facts.uuid == *uuid));
                 self.launch(number);
             }
-            Action::Start { entry, worker, task } => return self.start(entry, worker, task),
+            Action::Start { entry, worker, task, gpus } => return self.start(entry, worker, task, gpus),
             Action::Engine { worker, engine } => {
                 self.orders(worker)?.engine.clone_from(engine);
                 self.wrote(number_of(worker));
@@ -79,7 +83,13 @@ impl Sim {
         held.map(|held| &mut held.arm.written).ok_or_else(|| format!("worker {worker} is gone"))
     }
 
-    fn start(&mut self, entry: &Entry, worker: &WorkerId, task: &Task) -> Result<(), String> {
+    fn start(
+        &mut self,
+        entry: &Entry,
+        worker: &WorkerId,
+        task: &Task,
+        gpus: &[GpuUuid],
+    ) -> Result<(), String> {
         let Some(file) = self.files.remove(entry) else {
             self.tell(Event::StartLost { entry: entry.clone(), why: "it is not there any more".into() });
             return Ok(());
@@ -89,6 +99,7 @@ impl Sim {
             attempt: task.attempt,
             wish: Wish::Run,
             why: None,
+            gpus: gpus.to_vec(),
             task: Box::new(task.clone()),
         };
         match self.orders(worker) {

@@ -19,6 +19,7 @@ pub fn mix(seed: u64) -> Scenario {
         // What is pinned is for one LLM alone: another GPU can hold each of the two.
         gpus[1].mib = gpus[1].mib.max(12_227);
     }
+    let pairs = pairs(seed, &config, gpus.len());
     Scenario {
         name: format!("mix-{seed}"),
         about: "drawn from its seed".into(),
@@ -28,7 +29,7 @@ pub fn mix(seed: u64) -> Scenario {
         measured: dice.chance(0.7),
         config,
         engines: engines(&mut dice),
-        people: people(&mut dice, gpus.len()),
+        people: people(&mut dice, gpus.len()).into_iter().chain(pairs).collect(),
         faults: faults(&mut dice),
         gpus,
         ..Scenario::default()
@@ -184,6 +185,28 @@ fn people(dice: &mut Dice, gpus: usize) -> Vec<Stream> {
         .filter(|(_, likely)| dice.chance(*likely))
         .map(|(stream, _)| stream)
         .collect()
+}
+
+/// Tasks of two GPUs, where two are not pinned. They are drawn by themselves, so that the rest of a seed stays as it was.
+fn pairs(seed: u64, config: &Value, gpus: usize) -> Option<Stream> {
+    let mut dice = Dice::of(seed, "pairs");
+    let manager = &config["resource_manager"];
+    let is_pinned = manager["eviction_policy"]["never_evict_brain"] == true
+        && manager["gpu_roles"]["0"] == "brain_primary";
+    let script = one_of(&mut dice, &["embed", "whisper"]);
+    let stream = Stream {
+        name: "pair".into(),
+        work: WorkSpec::Script { script: script.into(), model: None, cpu: false },
+        priority: u8::try_from(dice.between(1, 5)).unwrap_or(3),
+        arrive: Arrive::Poisson { per_hour: 0.15 },
+        run: Times::Exponential { mean: 120.0 },
+        gpus: 2,
+        timeout_s: dice.chance(0.5).then_some(1_800.0),
+        boundary_s: dice.chance(0.5).then_some(20.0),
+        ..Stream::default()
+    };
+    let able = gpus.saturating_sub(usize::from(is_pinned));
+    (able >= 2 && dice.chance(0.6)).then_some(stream)
 }
 
 /// Each kind of fault comes in about half of the seeds, so that some are seen with few others.

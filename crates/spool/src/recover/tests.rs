@@ -52,6 +52,7 @@ fn ordered(tasks: &[(&str, u32, Wish)]) -> Orders {
         attempt: *attempt,
         wish: *wish,
         why: None,
+        gpus: Vec::new(),
         task: Box::new(task(name, *attempt)),
     };
     Orders {

@@ -9,7 +9,7 @@ use model::link::{
     Reports, ReportsLine, StopWhy, Wish,
 };
 use model::task::{IdClaim, LlmWork, Needs, Script, ScriptWork, Task, Work};
-use model::{AttemptKey, Priority, Status, TaskId, TaskRecord, TaskType, WorkerId};
+use model::{AttemptKey, GpuUuid, Priority, Status, TaskId, TaskRecord, TaskType, WorkerId};
 use serde_json::{Map, Value, json};
 use spool::layout::{Layout, ORDERS, REPORTS};
 use spool::link::{Reader, Writer};
@@ -185,12 +185,23 @@ impl Worker {
                 attempt: task.attempt,
                 wish: Wish::Run,
                 why: None,
+                gpus: Vec::new(),
                 task: Box::new(task),
             })
             .collect();
         let keys = attempts.iter().map(AttemptOrder::key).collect();
         self.order(OrdersLine { attempts, ..OrdersLine::default() });
         keys
+    }
+
+    /// Runs a task that has all these GPUs for itself.
+    pub(crate) fn run_over(&mut self, gpus: &[&str], task: Task) -> AttemptKey {
+        let gpus = gpus.iter().map(|uuid| GpuUuid::new(*uuid).unwrap()).collect();
+        let (task_id, attempt) = (task.task_id.clone(), task.attempt);
+        let order = AttemptOrder { task_id, attempt, wish: Wish::Run, why: None, gpus, task: Box::new(task) };
+        let key = order.key();
+        self.order(OrdersLine { attempts: vec![order], ..OrdersLine::default() });
+        key
     }
 
     pub(crate) fn run_one(&mut self, task: Task) -> AttemptKey {

@@ -41,6 +41,28 @@ fn a_warm_host_is_loaded_once_for_many_tasks_and_goes_when_it_may_not_stay() {
 }
 
 #[test]
+fn a_task_of_several_gpus_has_a_host_of_its_own_that_sees_them_all_and_is_gone_with_its_end() {
+    let rig = Rig::new();
+    let mut worker = rig.worker();
+    worker.hosts(1);
+    idle_hosts(&mut worker, 1);
+    let alone = worker.run_one(script("alone", "warm", json!({"echo": 1})));
+    let own = worker.ended(&alone).1.result.unwrap().output;
+    assert_eq!(own["gpus"], "SIM-0");
+    let both = ["SIM-0", "SIM-1"];
+    let key = worker.run_over(&both, script("pair", "warm", json!({"echo": 2})));
+    let (report, record) = worker.ended(&key);
+    let output = record.result.unwrap().output;
+    assert_eq!((report.state, &output["gpus"]), (AttemptState::Ended, &json!("SIM-0,SIM-1")));
+    assert_ne!(output["pid"], own["pid"], "the host of one GPU does not see them");
+    let pid = output["pid"].as_u64().unwrap();
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "its memory is free with its end");
+    let once = worker.run_over(&both, script("once", "once", json!({"do": "environment"})));
+    assert_eq!(worker.ended(&once).1.result.unwrap().output["gpus"], "SIM-0,SIM-1");
+    idle_hosts(&mut worker, 1);
+}
+
+#[test]
 fn a_task_loads_the_host_it_needs_without_an_order_for_it() {
     let rig = Rig::new();
     let mut worker = rig.worker();

@@ -7,14 +7,17 @@ use crate::evict::cost_benefit::AGED;
 use crate::evict::{EvictionFacts, ScriptsWaiting};
 use crate::plan::draft::{Desk, Draft};
 use crate::plan::fill::Left;
-use crate::queue::{Line, Shape};
+use crate::plan::wide::llms_missing;
+use crate::queue::{Line, Queued, Shape};
 
 /// What an unload takes where it was not measured.
-pub(super) const UNLOAD_PRIOR: Millis = Millis::from_secs(5);
+pub(in crate::plan) const UNLOAD_PRIOR: Millis = Millis::from_secs(5);
 
 /// Scripts that wait and for which nothing is on its way.
 pub(in crate::plan) struct Backlog<'w> {
     lines: Vec<Waiting<'w>>,
+    /// What GPUs are kept for that a task needs several of: nobody else is served there.
+    kept: Option<&'w Shape>,
     /// How many of all these are left once those are left out that somebody else takes.
     count: u64,
 }
@@ -74,16 +77,23 @@ impl<'w> Backlog<'w> {
                 shape,
                 task,
                 line: Some(line),
-                count: line.len(),
+                count: if shape.is_wide() { llms_missing(draft, shape) } else { line.len() },
                 still_since: line.tally().still_since,
             })
         });
-        Self::new(draft, lines.collect())
+        Self::new(draft, lines.filter(|waiting| waiting.count > 0).collect())
+    }
+
+    /// One task that needs several GPUs, and so many LLMs at most.
+    pub(super) fn of_one(draft: &Draft<'w>, item: &'w Queued) -> Self {
+        let (count, still_since) = (item.shape.gpus() as u64, item.since);
+        let line = Waiting { shape: &item.shape, task: &item.task, line: None, count, still_since };
+        Self { kept: kept_for(draft), lines: vec![line], count }
     }
 
     /// Those that found nothing when everything free was filled.
     pub(super) fn of_left(draft: &Draft<'w>, left: &[Left<'w>]) -> Self {
-        let left = left.iter().filter(|left| is_for_gpu(left.shape));
+        let left = left.iter().filter(|left| is_for_gpu(left.shape) && left.count > 0);
         let lines = left.map(|left| {
             let line = draft.world.queue.line(left.shape);
             let still_since = line.map_or(left.since, |line| line.tally().still_since);
@@ -98,7 +108,7 @@ impl<'w> Backlog<'w> {
         if count > 0 {
             count += draft.world.queue.unparsed(TaskClass::Script);
         }
-        Self { lines, count }
+        Self { kept: kept_for(draft), lines, count }
     }
 
     /// So many of them are provided for.
@@ -113,12 +123,19 @@ impl<'w> Backlog<'w> {
 
     /// The one that would run on a desk: of those that could, the one whose line waits longest.
     pub(super) fn first_on(&self, desk: &Desk<'_>) -> Option<&'w Task> {
-        let mut able = self.lines.iter().filter(|waiting| desk.gpu.has_room_for(waiting.shape));
+        let mut able = self.lines.iter().filter(|waiting| self.serves(desk, waiting));
         able.next().map(|waiting| waiting.task)
     }
 
     fn fits(&self, desk: &Desk<'_>) -> bool {
-        self.lines.iter().any(|waiting| desk.gpu.has_room_for(waiting.shape))
+        self.lines.iter().any(|waiting| self.serves(desk, waiting))
+    }
+
+    fn serves(&self, desk: &Desk<'_>, waiting: &Waiting<'_>) -> bool {
+        let is_open = !desk.reserved || self.kept == Some(waiting.shape);
+        // One of several GPUs need not be the one that it asks for.
+        let (shape, gpu) = (waiting.shape, desk.gpu);
+        is_open && if shape.is_wide() { gpu.could_be_one_for(shape) } else { gpu.has_room_for(shape) }
     }
 
     fn scripts(&self, draft: &Draft<'_>) -> ScriptsWaiting {
@@ -157,6 +174,11 @@ fn mean_time(draft: &Draft<'_>, waiting: &Waiting<'_>) -> Millis {
     let mut task = waiting.task.clone();
     task.media_s = Some(Millis(i64::try_from(mean_ms).unwrap_or(i64::MAX)).as_secs_f64());
     world.memory.run(&world.config, &task, None, None).p50
+}
+
+/// The shape of the task that GPUs are kept for.
+fn kept_for<'w>(draft: &Draft<'w>) -> Option<&'w Shape> {
+    draft.reserved.as_ref().map(|reserved| &reserved.item.shape)
 }
 
 /// The facts as this draft has them.
@@ -198,6 +220,9 @@ pub(super) fn facts(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Result<Facts, U
 
 /// GPUs without an LLM where the first of these could run, those included that are being freed.
 fn script_gpus(draft: &Draft<'_>, first: &Waiting<'_>) -> u64 {
+    if first.shape.is_wide() {
+        return 0;
+    }
     let serves = draft.desks.iter().filter(|desk| {
         let free = desk.llm.is_none() || desk.taken;
         free && draft.world.takes_scripts(desk.gpu) && desk.gpu.has_room_for(first.shape)

@@ -5,14 +5,14 @@ use super::*;
 impl Rig {
     pub(in crate::tests) fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Say(_) | Action::Reserve { .. } | Action::ReadAhead { .. } => {}
+            Action::Say(_) | Action::Reserve { .. } | Action::Keep { .. } | Action::ReadAhead { .. } => {}
             Action::Launch { gpu } => {
                 let launch =
                     format!("launch-{}", self.count(|action| matches!(action, Action::Launch { .. })));
                 self.tell(Event::Launched { launch: launch.clone(), gpu: gpu.clone() });
                 self.later(50, Happening::Born { launch, gpu });
             }
-            Action::Start { entry, worker, task } => self.carry_out_start(entry, worker, *task),
+            Action::Start { entry, worker, task, gpus } => self.carry_out_start(entry, worker, *task, gpus),
             Action::Engine { worker, engine } => {
                 let Some(found) = self.workers.get_mut(&worker) else { return };
                 found.orders.engine.clone_from(&engine);
@@ -84,7 +84,13 @@ impl Rig {
         }
     }
 
-    pub(in crate::tests) fn carry_out_start(&mut self, entry: Entry, worker: WorkerId, mut task: Task) {
+    pub(in crate::tests) fn carry_out_start(
+        &mut self,
+        entry: Entry,
+        worker: WorkerId,
+        mut task: Task,
+        gpus: Vec<GpuUuid>,
+    ) {
         let there = self.files.remove(&entry);
         let Some(found) = self.workers.get_mut(&worker).filter(|_| there.is_some()) else {
             if let Some(file) = there {
@@ -102,6 +108,7 @@ impl Rig {
             attempt: key.attempt,
             wish: Wish::Run,
             why: None,
+            gpus,
             task: Box::new(task.clone()),
         };
         found.orders.attempts.insert(key.clone(), order);
