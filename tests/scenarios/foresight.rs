@@ -48,3 +48,31 @@ fn a_task_a_batch_and_a_gpu_say_why_and_when() {
     assert!(told.contains("tasks wait, and its slots (1) are taken"), "{told}");
     rig.run_until("everything is complete", |rig| rig.ended("complete") == 21);
 }
+
+#[test]
+fn a_task_that_is_not_submitted_is_explained_and_then_it_comes_so() {
+    let mut rig = Rig::new().gpus([24_576]).script("transcriber", "fake_transcribe.py", "warm");
+    let prompt = r#"{"prompt": "hello"}"#;
+    let without = answer(&rig, &["explain", prompt]);
+    assert_eq!((&without["brain_running"], &without["explained"]), (&json!(false), &Value::Null));
+    rig.start();
+    rig.run_until("the worker has said what it can", |rig| {
+        answer(rig, &["explain", prompt])["explained"]["reason"]["code"] == "booting"
+    });
+    let first = &answer(&rig, &["explain", prompt])["explained"];
+    assert_eq!((&first["fate"], &first["model"]), (&json!("waits"), &json!("small")), "{first}");
+    assert_eq!(rig.boots(), 0, "explaining loads nothing");
+    assert!(rig.names("brain/requests").is_empty() && rig.names("tasks/llm_queue/priority_3").is_empty());
+
+    rig.drop_task("llm", 3, "hello", &json!({"prompt": "hello"}));
+    rig.run_until("it is complete", |rig| rig.ended("complete") == 1);
+    assert_eq!(rig.record("complete", "hello").unwrap()["result"]["model"], "small");
+    let again = &answer(&rig, &["explain", prompt])["explained"];
+    assert_eq!((&again["fate"], &again["here"]["code"]), (&json!("starts"), &json!("no_other")), "{again}");
+    let swap = &answer(&rig, &["explain", r#"{"prompt": "hello", "model": "large"}"#])["explained"];
+    assert_eq!((&swap["fate"], &swap["model"]), (&json!("waits"), &json!("large")), "{swap}");
+    let huge = rig.run("gpuspool", ["explain", r#"{"script": "transcriber", "vram_mib": 80000}"#]);
+    let told = String::from_utf8(huge.stdout).unwrap();
+    assert_eq!(huge.status.code(), Some(1));
+    assert!(told.contains("could not run here as things are") && told.contains("80000 MiB"), "{told}");
+}

@@ -2,26 +2,52 @@
 //!
 //! Not here: the forecast itself (`policy`).
 
-use model::Millis;
-use model::request::{AboutBatch, AboutQueue, Answer, ExpectedIn};
+use model::explained::BatchAsked;
+use model::request::{AboutBatch, AboutQueue, Answer, Request};
+use model::{Fault, Millis, TaskClass, TaskRecord};
 use policy::{Expected, World};
 
-/// Start and end in seconds from now.
-pub(crate) fn from_now(expected: &Expected, now: Millis) -> ExpectedIn {
-    let seconds = |at: Millis| (at - now).as_secs_f64();
-    ExpectedIn {
-        starts_in_s: seconds(expected.start),
-        ends_in_s: seconds(expected.end).max(0.0),
-        starts_in_p90_s: seconds(expected.start_p90),
-        ends_in_p90_s: seconds(expected.end_p90).max(0.0),
-        place: expected.place.clone(),
+use crate::queues::Queues;
+
+/// What would become of a task or a batch that is asked about.
+///
+/// # Errors
+/// The [`Fault`] for which its file would be rejected.
+pub(crate) fn explained(
+    world: &World,
+    queues: &Queues,
+    asked: &Request,
+    now: Millis,
+) -> Result<Answer, Fault> {
+    let mut answer = Answer { ok: true, ..Answer::default() };
+    if let Some(record) = &asked.task {
+        let (task, not_before) = queues.judged(record, now)?;
+        answer.explained = Some(Box::new(policy::explain(world, now, &task, not_before)));
+    }
+    if let Some(batch) = &asked.batch {
+        let (item, _) = queues.judged(&item_of(batch), now)?;
+        answer.batch_explained = Some(Box::new(policy::explain_batch(world, now, &item, batch)));
+    }
+    Ok(answer)
+}
+
+/// An item as the expansion of the batch would write it, as far as it matters to where it runs.
+fn item_of(batch: &BatchAsked) -> TaskRecord {
+    TaskRecord {
+        task_class: Some(TaskClass::Script),
+        task_type: Some(batch.task_type),
+        script: Some(batch.script.clone()),
+        model: batch.model.clone(),
+        priority: Some(batch.priority),
+        batch_id: Some(batch.batch_id.clone()),
+        ..TaskRecord::default()
     }
 }
 
 /// The queues and all live batches.
 pub(crate) fn everything(world: &World, now: Millis) -> Answer {
     let (queues, batches) = policy::forecast(world, now);
-    let told = |expected: Option<Expected>| expected.map(|expected| from_now(&expected, now));
+    let told = |expected: Option<Expected>| expected.map(|expected| expected.from_now(now));
     let queues = queues.into_iter().map(|queue| AboutQueue {
         class: queue.class,
         waiting: queue.waiting,

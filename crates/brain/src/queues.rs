@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{Config, Entry, Millis, Priority, Task, TaskClass};
+use model::validate::Folder;
+use model::{Code, Config, Entry, Fault, Millis, Priority, Task, TaskClass, TaskRecord};
 use policy::event::Event;
 use spool::clock;
 use spool::intake::{Intake, Verdict};
 use spool::layout::Layout;
-use spool::ledger::Ledger;
+use spool::ledger::{Ledger, fresh_id};
 use spool::scan::{Dirty, HeldFile, Scanner};
 
 /// Parsed bodies the mind chooses among, per folder: enough for any fair order, and memory stays bounded.
@@ -145,6 +146,19 @@ impl Queues {
     /// When a file should be looked at again.
     pub(crate) fn look_again(&self) -> Option<Millis> {
         self.later.values().map(|(at, _)| *at).min()
+    }
+
+    /// What would be made of this task as a file in its queue, and until when it would be parked.
+    pub(crate) fn judged(&self, record: &TaskRecord, now: Millis) -> Result<(Task, Option<Millis>), Fault> {
+        let class = record.task_class.unwrap_or(TaskClass::Script);
+        let priority = record.priority.unwrap_or_default();
+        let fresh = fresh_id();
+        let bytes =
+            serde_json::to_vec(record).map_err(|error| Fault::new(Code::InvalidJson, error.to_string()))?;
+        let place = Folder { class, priority, stem: fresh.as_str(), fresh: &fresh };
+        let task = self.intake.judged(&bytes, &place)?;
+        let not_before = not_before(&task, now);
+        Ok((task, not_before))
     }
 
     /// Why a file waits outside the mind, by its name's stem.

@@ -68,6 +68,7 @@ impl Requests {
             match asked.verb {
                 Verb::Why => self.why(id, &asked, view),
                 Verb::Eta => self.eta(id, &asked, view),
+                Verb::Explain => self.explain(id, &asked, view),
                 Verb::Cancel => self.cancel(id, &asked, view, &mut events),
                 Verb::Pause | Verb::Resume => self.pause(id, &asked, view, &mut events),
                 Verb::Down => events.push(self.down(id, &asked)),
@@ -111,12 +112,19 @@ impl Requests {
         self.answer(id, &answer);
     }
 
+    fn explain(&mut self, id: Uuid, asked: &Request, view: &View<'_>) {
+        let explained = foresight::explained(view.world, view.queues, asked, clock::now());
+        let answer =
+            explained.unwrap_or_else(|fault| Answer { message: fault.to_string(), ..Answer::default() });
+        self.answer(id, &answer);
+    }
+
     /// As `why`, with start and end; a batch by its name.
     fn eta_of(&self, name: &str, view: &View<'_>) -> AboutTask {
         let now = clock::now();
         if let Some(batch) = BatchId::new(name).ok().filter(|batch| view.batches.is_live(batch)) {
             let expected = policy::batch_eta(view.world, now, &batch);
-            let expected = expected.map(|expected| foresight::from_now(&expected, now));
+            let expected = expected.map(|expected| expected.from_now(now));
             let outcome = if expected.as_ref().is_some_and(|expected| expected.starts_in_s <= 0.0) {
                 "running"
             } else {
@@ -125,7 +133,7 @@ impl Requests {
             return AboutTask { task_id: None, expected, ..about(name, outcome, None, None) };
         }
         let expected = TaskId::new(name).ok().and_then(|task| policy::eta(view.world, now, &task));
-        let expected = expected.map(|expected| foresight::from_now(&expected, now));
+        let expected = expected.map(|expected| expected.from_now(now));
         AboutTask { expected, ..self.why_one(name, view) }
     }
 

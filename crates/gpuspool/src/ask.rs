@@ -28,7 +28,7 @@ pub(crate) enum Asked {
 /// A request of this process.
 pub(crate) fn request(verb: Verb, ids: &[String]) -> Request {
     let by = format!("uid {}, pid {}", rustix::process::getuid().as_raw(), std::process::id());
-    Request { verb, ids: ids.to_vec(), by, timeout_s: None, now: false }
+    Request::new(verb, ids, by)
 }
 
 /// Leaves a request where the next brain finds it.

@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Why(verb::why::Options),
     /// Say when tasks and batches are expected to start and to end.
     Eta(verb::eta::Options),
+    /// Say what would happen to a task file now: where and when it would run, and what makes room; queue nothing.
+    Explain(verb::explain::Options),
     /// Validate task, configuration or manifest files without queueing anything.
     Check(verb::check::Options),
     /// Remove finished records and logs.

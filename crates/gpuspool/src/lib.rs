@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! submit, retry ─► the spool's folders          status, wait, result, logs ─► read them and the picture
-//! cancel, pause, resume, down, why, eta ─► brain/requests ─► the brain ─► brain/answers          up ─► starts the brain beside it
+//! cancel, pause, resume, down, why, eta, explain ─► brain/requests ─► the brain ─► brain/answers          up ─► starts the brain beside it
 //! ```
 //! Everything shown goes through `console`, and so through `sanitize`. Not here: any decision about what runs, and
 //! any path name of the spool.

@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub(crate) mod clean;
 pub(crate) mod down;
 pub(crate) mod eta;
+pub(crate) mod explain;
 pub(crate) mod logs;
 pub(crate) mod pause;
 pub(crate) mod result;
@@ -47,6 +48,7 @@ pub(crate) fn carry_out(asked: &GpuSpool, console: &mut Console<'_>) -> Result<u
         Command::Retry(options) => retry::run(options, &settings, console),
         Command::Why(options) => why::run(options, &settings, console),
         Command::Eta(options) => eta::run(options, &settings, console),
+        Command::Explain(options) => explain::run(options, &settings, console),
         Command::Clean(options) => clean::run(options, &settings, console),
         Command::Check(_) | Command::Schema(_) | Command::Simulate(_) => Ok(crate::failure::exit::OK),
     }

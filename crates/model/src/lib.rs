@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod config;
+pub mod explained;
 pub mod fault;
 pub mod gpu;
 pub mod gpu_reason;

@@ -3,10 +3,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::explained::{BatchAsked, BatchExplained, Explained};
 use crate::gpu_reason::GpuReason;
 use crate::id::{BatchId, TaskId};
 use crate::kind::TaskClass;
 use crate::reason::ReasonTold;
+use crate::task::TaskRecord;
 
 /// `brain/requests/<uuid>.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,6 +27,20 @@ pub struct Request {
     /// `down`: stop running units at once.
     #[serde(default)]
     pub now: bool,
+    /// `explain`: a task, without its prompt and whatever else may be long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Box<TaskRecord>>,
+    /// `explain`: a batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchAsked>,
+}
+
+impl Request {
+    /// About these.
+    #[must_use]
+    pub fn new(verb: Verb, ids: &[String], by: String) -> Self {
+        Self { verb, ids: ids.to_vec(), by, timeout_s: None, now: false, task: None, batch: None }
+    }
 }
 
 /// What can be asked.
@@ -43,6 +59,8 @@ pub enum Verb {
     Why,
     /// Say when tasks and batches start and end; without ids, when the queues and all batches do.
     Eta,
+    /// Say what would happen to a task or a batch that is not submitted.
+    Explain,
 }
 
 /// `brain/answers/<uuid>.json`.
@@ -59,6 +77,12 @@ pub struct Answer {
     /// `eta` without ids: live batches.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub batches: Vec<AboutBatch>,
+    /// `explain` of a task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explained: Option<Box<Explained>>,
+    /// `explain` of a batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_explained: Option<Box<BatchExplained>>,
     /// One sentence.
     pub message: String,
 }

@@ -48,7 +48,7 @@ impl World {
     }
 
     /// Whether a batch may have this GPU for itself.
-    fn is_eligible(&self, gpu: &Gpu, batch: &Batch) -> bool {
+    pub(crate) fn is_eligible(&self, gpu: &Gpu, batch: &Batch) -> bool {
         let entry = self.config.scripts.get(&batch.facts.script);
         let needs_gpu = entry.is_none_or(|entry| entry.gpu != ScriptGpu::None);
         let fits = match (entry.and_then(|entry| entry.vram_mib), gpu.facts.total_mib) {

@@ -6,20 +6,25 @@
 //! It is a forecast and decides nothing: nobody calls it on the way to a start, only those who answer people. At most
 //! [`WALKED_MAX`] tasks are walked; beyond that it is arithmetic with the rate of the places. Not here: reasons (`why`).
 
+mod foreseen;
 mod order;
 mod place;
+mod uses;
 mod walk;
 
 use std::collections::BTreeMap;
 
+use model::request::ExpectedIn;
 use model::{BatchId, Entry, Millis, TaskClass, TaskId};
 
 use crate::gpu::Gpu;
 use crate::learn::Estimate;
-use crate::unit::Unit;
+use crate::unit::{Claim, Unit};
 use crate::worker::Worker;
 use crate::world::World;
+pub(crate) use foreseen::{Foreseen, foreseen};
 use place::Place;
+pub(crate) use walk::Departure;
 use walk::Walk;
 
 /// Most tasks that are walked one by one: with every GPU looked at for each, a forecast stays within milliseconds.
@@ -40,6 +45,21 @@ pub struct Expected {
     pub end_p90: Millis,
     /// Key of the GPU in the picture, or `cpu`; none where only the rate is known.
     pub place: Option<String>,
+}
+
+impl Expected {
+    /// In seconds from now, as people are told.
+    #[must_use]
+    pub fn from_now(&self, now: Millis) -> ExpectedIn {
+        let seconds = |at: Millis| (at - now).as_secs_f64();
+        ExpectedIn {
+            starts_in_s: seconds(self.start),
+            ends_in_s: seconds(self.end).max(0.0),
+            starts_in_p90_s: seconds(self.start_p90),
+            ends_in_p90_s: seconds(self.end_p90).max(0.0),
+            place: self.place.clone(),
+        }
+    }
 }
 
 /// Which estimate a forecast takes for each thing.
@@ -114,6 +134,9 @@ pub fn eta(world: &World, now: Millis, task_id: &TaskId) -> Option<Expected> {
             })
         });
     }
+    if let Some(claim) = world.claims.values().find(|claim| claim.task.task_id == *task_id) {
+        return claim_eta(world, now, claim);
+    }
     let entry = world.queue.by_id(task_id).next()?;
     both(|pace| Walk::new(world, now, pace).until(entry, WALKED_MAX))
 }
@@ -123,6 +146,21 @@ pub fn eta(world: &World, now: Millis, task_id: &TaskId) -> Option<Expected> {
 pub fn batch_eta(world: &World, now: Millis, batch_id: &BatchId) -> Option<Expected> {
     let now = now.max(world.now);
     both(|pace| Walk::new(world, now, pace).whole().of_batch(batch_id))
+}
+
+/// When a batch would end if only these GPUs did it, nothing else waited and no LLM were in its way.
+pub(crate) fn batch_alone(
+    world: &World,
+    now: Millis,
+    batch_id: &BatchId,
+    wanted: &dyn Fn(&Gpu) -> bool,
+) -> Option<Expected> {
+    both(|pace| Walk::new(world, now, pace).only(batch_id, wanted).whole().of_batch(batch_id))
+}
+
+/// The LLMs that make room for a batch.
+pub(crate) fn departures<'w>(world: &'w World, now: Millis, batch_id: &BatchId) -> Vec<Departure<'w>> {
+    Walk::new(world, now, Pace::Usual).whole().departures(batch_id)
 }
 
 /// When each queue and each batch is expected to be done.
@@ -179,6 +217,25 @@ pub(crate) fn expected_end(world: &World, now: Millis, worker: &Worker, unit: &U
     let gpu = world.gpu_of(&worker.id).map(|gpu| gpu.facts.name.as_str());
     let slots = world.units_on(worker).filter(|unit| unit.is_live()).count();
     (since + pace.of(world.memory.run_beside(&world.config, &unit.task, llm, gpu, slots))).max(now)
+}
+
+/// A start that is being carried out: at once, or when its host is loaded.
+pub(crate) fn of_claim(world: &World, now: Millis, claim: &Claim, pace: Pace) -> Option<Span> {
+    let worker = world.workers.get(&claim.worker)?;
+    let load = match claim.queued.shape.host() {
+        Some(host) if host.warm && !claim.warm => pace.of(world.memory.host_boot(&world.config, host)),
+        _ => Millis::ZERO,
+    };
+    let llm = worker.reports.engine.as_ref().map(|engine| engine.model.as_str());
+    let gpu = world.gpu_of(&worker.id).map(|gpu| gpu.facts.name.as_str());
+    let run = pace.of(world.memory.run_beside(&world.config, &claim.task, llm, gpu, worker.load().max(1)));
+    let start = now + load;
+    Some(Span { start, end: start + run.max(Millis(1)), place: Some(key(world, worker)) })
+}
+
+/// When a start that is being carried out begins and ends.
+pub(crate) fn claim_eta(world: &World, now: Millis, claim: &Claim) -> Option<Expected> {
+    both(|pace| of_claim(world, now, claim, pace))
 }
 
 fn live_unit<'w>(world: &'w World, task_id: &TaskId) -> Option<(&'w Worker, &'w Unit)> {

@@ -7,6 +7,7 @@
 //! picture(&World, now, …)     view       what everybody looks at
 //! why(&World, now, id)        reason     the one sentence about anything that waits
 //! eta(&World, now, id)        forecast   when it is expected to start and to end
+//! explain(&World, now, task)  what if    what would become of a task, or a batch, that is not submitted
 //! breaches(&World)            law        what must never be; checked after each step of the property tests
 //! ```
 //!
@@ -22,6 +23,7 @@ mod demand;
 mod ended;
 mod evict;
 mod exclusive;
+mod explain;
 mod forecast;
 mod gpu;
 mod launch;
@@ -56,6 +58,7 @@ pub use event::{BatchFacts, Event};
 pub use evict::{
     Candidate, CostBenefit, Eviction, EvictionFacts, Judge, Keeping, Ruling, ScriptsWaiting, Thresholds,
 };
+pub use explain::{STAND_INS_MAX, explain, explain_batch};
 pub use forecast::{BatchForecast, Expected, QueueForecast, batch_eta, eta, forecast};
 pub use law::{Breach, breaches};
 pub use learn::Estimate;

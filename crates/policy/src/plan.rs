@@ -43,11 +43,13 @@ use crate::action::Plan;
 use crate::evict::{CostBenefit, Judge, Thresholds};
 use crate::world::World;
 pub(crate) use agenda::Agenda;
+pub(crate) use ahead::QUIET;
 use draft::Draft;
 pub(crate) use engine::boots_until;
 pub(crate) use evict::{Outlook, kept};
 pub(crate) use stream::longest_first;
 pub(crate) use wide::refusing;
+pub(crate) use yields::TO_A_BOUNDARY;
 
 /// What should be done now. Each action is `Issued` before it is carried out, and is not chosen again after that.
 #[must_use]

@@ -382,6 +382,14 @@ impl World {
         }
     }
 
+    /// How many units of this shape a GPU has room for once nothing else of ours is on it.
+    pub(crate) fn slots_alone(&self, gpu: &Gpu, worker: Option<&Worker>, shape: &Shape) -> u32 {
+        let Some(key) = shape.host() else { return 1 };
+        let mut room = Room::of(self, gpu, worker);
+        room.lines.clear();
+        room.slots(Holder::of(key), self.need(shape)).unwrap_or(1).max(1)
+    }
+
     /// Whether a task of this shape could start on this GPU as things are: memory only.
     pub(crate) fn has_room(&self, gpu: &Gpu, worker: Option<&Worker>, shape: &Shape) -> bool {
         let Some(key) = shape.host() else { return false };

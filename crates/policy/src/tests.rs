@@ -8,6 +8,7 @@ mod chats;
 mod choice;
 mod endings;
 mod evictions;
+mod explained;
 mod fairness;
 mod foresight;
 mod launches;

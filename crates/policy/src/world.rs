@@ -340,7 +340,7 @@ impl World {
     }
 
     /// Whether no task of this shape can ever start as things are.
-    fn is_held(&self, shape: &Shape) -> bool {
+    pub(crate) fn is_held(&self, shape: &Shape) -> bool {
         if self.inventory.is_none() || shape.in_cpu_lane() {
             return false;
         }

@@ -174,16 +174,28 @@ impl Intake {
         }
     }
 
+    /// What would be made of these bytes as a file at this place.
+    ///
+    /// # Errors
+    /// The [`Fault`] it would be rejected for.
+    pub fn judged(&self, bytes: &[u8], place: &Place<'_>) -> Result<Task, Fault> {
+        let mut task = task_of(bytes, place, &self.config)?;
+        self.find_script(&mut task)?;
+        Ok(task)
+    }
+
+    fn find_script(&self, task: &mut Task) -> Result<(), Fault> {
+        let Work::Script(ScriptWork { script, .. }) = &mut task.work else { return Ok(()) };
+        let path = rights::script_path(&self.config, self.config_owner, script)?;
+        if let Script::File(written) = script {
+            *written = path;
+        }
+        Ok(())
+    }
+
     fn accept(&self, mut task: Task, meta: &Metadata) -> Verdict {
-        if let Work::Script(ScriptWork { script, .. }) = &mut task.work {
-            match rights::script_path(&self.config, self.config_owner, script) {
-                Err(fault) => return Verdict::Rejected(fault),
-                Ok(path) => {
-                    if let Script::File(written) = script {
-                        *written = path;
-                    }
-                }
-            }
+        if let Err(fault) = self.find_script(&mut task) {
+            return Verdict::Rejected(fault);
         }
         if meta.nlink() > 1 {
             task.warnings

@@ -172,7 +172,7 @@ mod tests {
     }
 
     fn request(id: &str) -> Request {
-        Request { verb: Verb::Cancel, ids: vec![id.into()], by: "test".into(), timeout_s: None, now: false }
+        Request::new(Verb::Cancel, &[id.into()], "test".into())
     }
 
     fn answer() -> Answer {

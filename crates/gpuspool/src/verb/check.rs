@@ -1,20 +1,19 @@
 //! `gpuspool check`: what would be said of a file, without queueing anything.
 
 use std::ffi::OsStr;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use clap::{Args, ValueEnum};
 use model::batch::{Manifest, ManifestLine};
 use model::config::Config;
 use model::json::read_object;
-use model::task::{TaskRecord, Work};
-use model::validate::{Folder, TASK_KEYS, task_of};
-use model::{Code, Fault, TaskClass, TaskId};
+use model::task::TaskRecord;
+use model::validate::{Folder, TASK_KEYS};
+use model::{Code, Fault, Task, TaskClass, TaskId};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use spool::intake::Intake;
 use spool::layout::{JSON, MANIFEST, priority_of_folder};
-use spool::rights::script_path;
 use spool::settings::Settings;
 
 use crate::command::GpuSpool;
@@ -130,6 +129,27 @@ fn kind_of(file: &str, bytes: &[u8]) -> Kind {
 }
 
 fn check_task(file: &str, bytes: &[u8], settings: Option<&Settings>) -> Result<Valid, Fault> {
+    let (_, task) = task_in(file, bytes, settings)?;
+    Ok((summary(&task), task.warnings))
+}
+
+/// A valid task in a few words.
+pub(super) fn summary(task: &Task) -> String {
+    format!(
+        "a valid {} task (type `{}`, job type `{}`, priority {})",
+        task.class(),
+        task.task_type.name(),
+        task.job_type,
+        task.priority
+    )
+}
+
+/// A task file as it was written and as it would be accepted.
+pub(super) fn task_in(
+    file: &str,
+    bytes: &[u8],
+    settings: Option<&Settings>,
+) -> Result<(TaskRecord, Task), Fault> {
     let built_in = Config::default();
     let config = settings.map_or(&built_in, |settings| &settings.config);
     let limit = config.limits.task_bytes_max;
@@ -150,18 +170,9 @@ fn check_task(file: &str, bytes: &[u8], settings: Option<&Settings>) -> Result<V
     let fresh = TaskId::new("fresh").map_err(|error| Fault::new(Code::BadTaskId, error.to_string()))?;
     let priority = folder_priority.unwrap_or_else(|| priority_of(&record));
     let folder = Folder { class, priority, stem: stem.strip_suffix(JSON).unwrap_or(stem), fresh: &fresh };
-    let task = task_of(bytes, &folder, config)?;
-    if let Work::Script(work) = &task.work {
-        let config_file = settings.and_then(|settings| settings.config_path.as_ref());
-        let owner = config_file.and_then(|path| std::fs::metadata(path).ok()).map(|meta| meta.uid());
-        script_path(config, owner, &work.script)?;
-    }
-    let summary = format!(
-        "a valid {class} task (type `{}`, job type `{}`, priority {priority})",
-        task.task_type.name(),
-        task.job_type
-    );
-    Ok((summary, task.warnings))
+    let owner = settings.and_then(Settings::config_owner);
+    let task = Intake::new(config).config_owner(owner).judged(bytes, &folder)?;
+    Ok((record, task))
 }
 
 /// What the folders a file lies in say of it, where they are those of a queue.

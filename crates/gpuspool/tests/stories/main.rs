@@ -1,6 +1,7 @@
 //! Command lines on a spool of their own: what they print, what they leave behind, and how they exit.
 
 mod desk;
+mod explain;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -471,8 +472,8 @@ fn help_is_there_for_every_verb() {
     let desk = Desk::new();
     let mut all = desk.gpuspool(&["--help"]).out;
     for verb in [
-        "up", "down", "submit", "status", "wait", "result", "logs", "cancel", "retry", "why", "eta", "check",
-        "clean", "schema",
+        "up", "down", "submit", "status", "wait", "result", "logs", "cancel", "retry", "why", "eta",
+        "explain", "check", "clean", "schema",
     ] {
         let said = desk.gpuspool(&[verb, "--help"]);
         assert_eq!(said.code, 0, "{verb}");

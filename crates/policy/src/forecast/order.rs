@@ -8,12 +8,12 @@ use std::iter::Peekable;
 
 use model::learned::Grants;
 use model::task::CHATBOT;
-use model::{Entry, Millis, TaskClass};
+use model::{BatchId, Entry, Millis, TaskClass};
 
 use crate::exclusive::Exclusive;
 use crate::order::Rank;
 use crate::plan::{Agenda, longest_first};
-use crate::queue::{Line, Queued};
+use crate::queue::{Line, Queued, Shape};
 use crate::world::World;
 
 type Items<'w> = Peekable<Box<dyn Iterator<Item = &'w Entry> + 'w>>;
@@ -43,8 +43,13 @@ pub(super) struct Order<'w> {
 }
 
 impl<'w> Order<'w> {
-    /// All of them.
-    pub(super) fn new(world: &'w World, now: Millis, exclusive: Option<&Exclusive<'w>>) -> Self {
+    /// All of them, or those of one batch.
+    pub(super) fn new(
+        world: &'w World,
+        now: Millis,
+        exclusive: Option<&Exclusive<'w>>,
+        only: Option<&BatchId>,
+    ) -> Self {
         let mut order = Self {
             world,
             now,
@@ -52,9 +57,14 @@ impl<'w> Order<'w> {
             agendas: Default::default(),
             grants: [false, true, false].map(|in_cpu_lane| world.grants(in_cpu_lane).clone()),
             lane: 0,
-            parked: Box::new(world.queue.parked()),
+            parked: if only.is_some() {
+                Box::new(std::iter::empty())
+            } else {
+                Box::new(world.queue.parked())
+            },
         };
-        for (shape, line) in world.queue.lines() {
+        let wanted = |shape: &Shape| only.is_none_or(|batch| shape.batch.as_ref() == Some(batch));
+        for (shape, line) in world.queue.lines().filter(|(shape, _)| wanted(shape)) {
             let lane = usize::from(shape.in_cpu_lane());
             let held_back = exclusive.is_some() && shape.class() == TaskClass::Llm;
             let chat = world.config.resource_manager.batch_settings.exclusive_admits_chat;

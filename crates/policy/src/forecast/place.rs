@@ -5,9 +5,10 @@ use std::collections::BinaryHeap;
 
 use model::{GpuState, Millis};
 
-use super::{Pace, expected_end};
+use super::{Pace, expected_end, of_claim};
 use crate::gpu::Gpu;
-use crate::queue::HostKey;
+use crate::plan::TO_A_BOUNDARY;
+use crate::queue::{HostKey, Shape};
 use crate::worker::{Llm, Worker};
 use crate::world::World;
 
@@ -15,7 +16,7 @@ use crate::world::World;
 pub(super) const CPU: &str = "cpu";
 
 /// What is loaded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Loaded<'w> {
     Nothing,
     Llm(&'w str),
@@ -55,7 +56,9 @@ impl<'w> Place<'w> {
             }
             Some(Llm::Failed { .. } | Llm::Unloading) => place.load(Loaded::Nothing, 1, now + gpu.cooling),
             None => {
-                place.loaded = running_host(world, at).map_or(Loaded::Nothing, Loaded::Script);
+                if let Some((shape, host)) = running_host(world, at) {
+                    place.run_scripts(world, now, shape, host, pace);
+                }
                 if state == GpuState::Cooling {
                     let free = gpu.cooled_at().unwrap_or(now + gpu.cooling).max(now);
                     place.load(Loaded::Nothing, 1, free);
@@ -81,17 +84,31 @@ impl<'w> Place<'w> {
         Self { gpu, worker, loaded: Loaded::Nothing, slots: BinaryHeap::new(), all_free: now }
     }
 
+    /// Scripts of this kind run there: so many more fit, by hosts that are loaded, then by such as load first.
+    fn run_scripts(&mut self, world: &'w World, now: Millis, shape: &Shape, host: &'w HostKey, pace: Pace) {
+        self.loaded = Loaded::Script(host);
+        let (Some(gpu), Some(worker)) = (self.gpu, self.worker) else { return };
+        let slots = world.slots_max(gpu, Some(worker), Some(shape)).unwrap_or(1);
+        let loaded = worker.residents().filter(|it| host.is(&it.script, it.model.as_deref())).count();
+        let load = match host.warm {
+            true => pace.of(world.memory.host_boot(&world.config, host)),
+            false => Millis::ZERO,
+        };
+        self.widen(u32::try_from(loaded).unwrap_or(u32::MAX).min(slots), now);
+        self.widen(slots, now + load);
+    }
+
     fn busy_with(&mut self, world: &World, now: Millis, worker: &Worker, pace: Pace) {
         let ends = world.units_on(worker).filter(|unit| unit.is_live());
-        let ends = ends.map(|unit| expected_end(world, now, worker, unit, pace));
-        let model = match worker.llm() {
-            Some(Llm::Ready { report }) => Some(report.model.as_str()),
-            _ => None,
-        };
-        let gpu = self.gpu.map(|gpu| gpu.facts.name.as_str());
+        let ends = ends.map(|unit| {
+            let end = expected_end(world, now, worker, unit, pace);
+            // Who was asked to give way does so at his next boundary.
+            unit.yield_asked_at
+                .filter(|_| unit.yields_until().is_some_and(|until| until > now))
+                .map_or(end, |asked_at| end.min((asked_at + TO_A_BOUNDARY).max(now)))
+        });
         let claims = worker.claims.iter().filter_map(|entry| world.claims.get(entry));
-        let claims =
-            claims.map(|claim| now + pace.of(world.memory.run(&world.config, &claim.task, model, gpu)));
+        let claims = claims.filter_map(|claim| of_claim(world, now, claim, pace)).map(|span| span.end);
         for end in ends.chain(claims) {
             self.slots.push(Reverse(end));
             self.all_free = self.all_free.max(end);
@@ -128,6 +145,11 @@ impl<'w> Place<'w> {
         self.slots.len().max(1) as u64
     }
 
+    /// How many things still run there then.
+    pub(super) fn in_use(&self, at: Millis) -> usize {
+        self.slots.iter().filter(|Reverse(free)| *free > at).count()
+    }
+
     /// Takes the first free slot until `end`.
     pub(super) fn take(&mut self, end: Millis) {
         self.slots.pop();
@@ -141,9 +163,10 @@ impl<'w> Place<'w> {
     }
 }
 
-/// The script host that is loaded, or that something runs on.
-fn running_host<'w>(world: &'w World, worker: &'w Worker) -> Option<&'w HostKey> {
+/// The kind of script that runs there, or is about to.
+fn running_host<'w>(world: &'w World, worker: &'w Worker) -> Option<(&'w Shape, &'w HostKey)> {
     let units = world.units_on(worker).filter(|unit| unit.is_live()).map(|unit| &unit.shape);
     let claims = worker.claims.iter().filter_map(|entry| world.claims.get(entry));
-    units.chain(claims.map(|claim| &claim.queued.shape)).find_map(|shape| shape.host())
+    let mut shapes = units.chain(claims.map(|claim| &claim.queued.shape));
+    shapes.find_map(|shape| Some((shape, shape.host()?)))
 }

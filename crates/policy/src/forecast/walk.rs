@@ -2,41 +2,79 @@
 //!
 //! Not here: what the places are like (`place`).
 
+mod wide;
+
 use std::collections::BTreeMap;
 
 use model::{BatchId, Entry, Millis, TaskClass};
 
 use super::order::Order;
 use super::place::{Loaded, Place};
+use super::uses::Use;
 use super::{Pace, Span, WALKED_MAX};
 use crate::exclusive::Exclusive;
 use crate::gpu::Gpu;
-use crate::model_choice::choose;
-use crate::place::{fits, is_wanted};
 use crate::plan::{Outlook, eviction_outlook};
 use crate::queue::{Queued, Shape, What};
 use crate::world::World;
 
-/// What a shape can do with a place: nothing, or what it costs to get going there.
-#[derive(Clone, Copy, Debug)]
-enum Use<'w> {
-    No,
-    /// A script.
-    Script,
-    /// An LLM: the model that would be booted, its slots, its boot, and not before when.
-    Llm {
-        model: &'w str,
-        parallel: u32,
-        boot: Millis,
-        again_at: Millis,
-    },
-}
-
 /// How a task would get going at a place.
+#[derive(Clone, Copy)]
 struct Start {
     at: Millis,
     place: usize,
     loads: bool,
+    /// When an LLM there makes room for it.
+    leaves: Option<Millis>,
+}
+
+impl Start {
+    /// By what is loaded.
+    const fn warm(at: Millis, place: usize) -> Self {
+        Self { at, place, loads: false, leaves: None }
+    }
+
+    /// After a load.
+    const fn cold(at: Millis, place: usize) -> Self {
+        Self { at, place, loads: true, leaves: None }
+    }
+
+    fn not_before(self, floor: Millis) -> Self {
+        let late = (floor - self.at).max(Millis::ZERO);
+        Self { at: self.at + late, leaves: self.leaves.map(|leaves| leaves + late), ..self }
+    }
+}
+
+/// How a task would come to run.
+pub(super) struct Course<'w> {
+    pub span: Span,
+    /// Its GPU; none in the CPU lane.
+    pub gpu: Option<&'w Gpu>,
+    /// What was loaded there before.
+    pub found: Loaded<'w>,
+    /// What is loaded there for it.
+    pub serves: Loaded<'w>,
+    /// When an LLM there makes room for it.
+    pub leaves: Option<Millis>,
+    /// Whether anything was still to end there first.
+    pub was_busy: bool,
+    /// How many other places could run it.
+    pub others: usize,
+}
+
+/// An LLM that makes room, and until when it is not needed.
+#[derive(Clone, Debug)]
+pub(crate) struct Departure<'w> {
+    /// Its GPU.
+    pub gpu: &'w Gpu,
+    /// What loads it.
+    pub preset: &'w str,
+    /// Which.
+    pub model: &'w str,
+    /// When it goes.
+    pub at: Millis,
+    /// When the last of the batch it left for has ended there.
+    pub until: Millis,
 }
 
 /// A forecast in the making.
@@ -53,6 +91,10 @@ pub(super) struct Walk<'w> {
     lock_free: Option<Millis>,
     classes: BTreeMap<TaskClass, Tally>,
     batches: BTreeMap<BatchId, Tally>,
+    /// If only this batch is looked at, as if nothing else waited and no LLM were in its way.
+    only: Option<BatchId>,
+    /// LLMs that make room for a batch, by place.
+    departures: BTreeMap<(BatchId, usize), Departure<'w>>,
 }
 
 /// What was walked of a queue or batch.
@@ -108,6 +150,8 @@ impl<'w> Walk<'w> {
             lock_free: world.has_single_lock().then_some(now),
             classes: BTreeMap::new(),
             batches: BTreeMap::new(),
+            only: None,
+            departures: BTreeMap::new(),
         };
         walk.count_running();
         walk
@@ -125,10 +169,40 @@ impl<'w> Walk<'w> {
             let span = Span { start, end, place: Some(super::key(self.world, worker)) };
             self.batches.entry(batch.clone()).or_default().add(Some(&span));
         }
+        for claim in self.world.claims.values() {
+            let Some(batch) = &claim.task.batch_id else { continue };
+            let span = super::of_claim(self.world, self.now, claim, self.pace);
+            self.batches.entry(batch.clone()).or_default().add(span.as_ref());
+        }
     }
 
     fn order(&self) -> Order<'w> {
-        Order::new(self.world, self.now, self.exclusive.as_ref())
+        Order::new(self.world, self.now, self.exclusive.as_ref(), self.only.as_ref())
+    }
+
+    /// As if only this batch waited, no LLM were in its way, and there were these GPUs alone.
+    pub(super) fn only(mut self, batch: &BatchId, wanted: &dyn Fn(&Gpu) -> bool) -> Self {
+        self.places.retain(|place| place.gpu.is_none_or(wanted));
+        self.only = Some(batch.clone());
+        self
+    }
+
+    /// How this task comes to run; none where nobody can say, or beyond what is walked.
+    pub(super) fn course(mut self, wanted: &Entry) -> Option<Course<'w>> {
+        let order = self.order();
+        for (entry, next) in order.take(WALKED_MAX) {
+            let course = self.put_course(next);
+            if entry == wanted {
+                return course;
+            }
+        }
+        None
+    }
+
+    /// LLMs that make room for a batch, after the walk.
+    pub(super) fn departures(&self, batch: &BatchId) -> Vec<Departure<'w>> {
+        let of_batch = self.departures.iter().filter(|((of, _), _)| of == batch);
+        of_batch.map(|(_, departure)| departure.clone()).collect()
     }
 
     /// When this task starts and ends.
@@ -224,7 +298,7 @@ impl<'w> Walk<'w> {
 
     /// A task that was not reached: after what was, at the rate that was.
     fn beyond(&mut self, item: &'w Queued) -> Option<Span> {
-        let mut span = self.settle(item)?;
+        let mut span = self.settle(item)?.span;
         let class = item.shape.class();
         let tally = self.classes.get(&class)?;
         let ahead = self.world.standing(self.now, item).ahead.count;
@@ -239,15 +313,20 @@ impl<'w> Walk<'w> {
 
     /// Puts a task where it starts first; none where nobody can say.
     fn put(&mut self, item: &'w Queued) -> Option<Span> {
-        let span = self.settle(item);
-        self.classes.entry(item.shape.class()).or_default().add(span.as_ref());
-        if let Some(batch) = &item.task.batch_id {
-            self.batches.entry(batch.clone()).or_default().add(span.as_ref());
-        }
-        span
+        self.put_course(item).map(|course| course.span)
     }
 
-    fn settle(&mut self, item: &'w Queued) -> Option<Span> {
+    fn put_course(&mut self, item: &'w Queued) -> Option<Course<'w>> {
+        let course = self.settle(item);
+        let span = course.as_ref().map(|course| &course.span);
+        self.classes.entry(item.shape.class()).or_default().add(span);
+        if let Some(batch) = &item.task.batch_id {
+            self.batches.entry(batch.clone()).or_default().add(span);
+        }
+        course
+    }
+
+    fn settle(&mut self, item: &'w Queued) -> Option<Course<'w>> {
         if self.world.down.is_some() || item.cancelled || self.world.queue.is_paused(&item.shape) {
             return None;
         }
@@ -255,57 +334,55 @@ impl<'w> Walk<'w> {
             return self.settle_wide(item);
         }
         let start = self.first_start(item)?;
+        let uses = self.uses.get(&item.shape).map_or(&[][..], Vec::as_slice);
+        let others = uses.iter().filter(|how| !matches!(how, Use::No)).count().saturating_sub(1);
+        let how = uses.get(start.place).copied();
         let place = &mut self.places[start.place];
+        let (found, was_busy) = (place.loaded, place.free_at() > self.now);
         if start.loads {
-            match self.uses.get(&item.shape).and_then(|uses| uses.get(start.place)) {
-                Some(Use::Llm { model, parallel, .. }) => place.load(Loaded::Llm(model), *parallel, start.at),
-                _ => place.load(item.shape.host().map_or(Loaded::Nothing, Loaded::Script), 1, start.at),
+            match how {
+                Some(Use::Llm { model, parallel, .. }) => place.load(Loaded::Llm(model), parallel, start.at),
+                _ => {
+                    let host = item.shape.host().map_or(Loaded::Nothing, Loaded::Script);
+                    let slots =
+                        place.gpu.map_or(1, |gpu| self.world.slots_alone(gpu, place.worker, &item.shape));
+                    place.load(host, slots, start.at);
+                }
             }
         }
-        let llm = match place.loaded {
+        let serves = place.loaded;
+        let llm = match serves {
             Loaded::Llm(model) => Some(model),
             _ => None,
         };
-        let gpu = place.gpu.map(|gpu| gpu.facts.name.as_str());
-        let run = self.pace.of(self.world.memory.run(&self.world.config, &item.task, llm, gpu));
+        let (gpu, beside) = (place.gpu, place.in_use(start.at) + 1);
+        let (config, name) = (&self.world.config, gpu.map(|gpu| gpu.facts.name.as_str()));
+        let run = self.pace.of(self.world.memory.run_beside(config, &item.task, llm, name, beside));
         let end = start.at + run.max(Millis(1));
         place.take(end);
-        if place.gpu.is_some() {
+        let span = Span { start: start.at, end, place: Some(place.key()) };
+        if gpu.is_some() {
             self.lock_free = self.lock_free.map(|_| end);
         }
-        Some(Span { start: start.at, end, place: Some(place.key()) })
+        self.note_departure(item, &start, found, end);
+        Some(Course { span, gpu, found, serves, leaves: start.leaves, was_busy, others })
     }
 
-    /// A task of several GPUs takes those that are free first, from when the last of them is.
-    fn settle_wide(&mut self, item: &'w Queued) -> Option<Span> {
-        let mut free: Vec<(bool, Millis, usize)> = Vec::new();
-        for (at, place) in self.places.iter().enumerate() {
-            if let (Some(gpu), Use::Script) = (place.gpu, self.use_of(&item.shape, place))
-                && let Some((time, _)) = self.script_start(place, item)
-            {
-                let is_wanted = is_wanted(&item.shape, &gpu.facts);
-                free.push((!is_wanted, time.max(place.all_free_at()), at));
-            }
+    /// For whom an LLM makes room, and how long it is not needed there.
+    fn note_departure(&mut self, item: &Queued, start: &Start, found: Loaded<'w>, end: Millis) {
+        let Some(batch) = &item.task.batch_id else { return };
+        let place = &self.places[start.place];
+        let key = (batch.clone(), start.place);
+        if let Some(known) = self.departures.get_mut(&key) {
+            known.until = known.until.max(end);
+        } else if let (Loaded::Llm(model), Some(gpu), Some(at)) = (found, place.gpu, start.leaves) {
+            let preset = place.worker.and_then(|worker| worker.engine.as_ref());
+            let preset = preset.map_or("", |order| order.preset.as_str());
+            self.departures.insert(key, Departure { gpu, preset, model, at, until: end });
         }
-        free.sort();
-        let (_, lead_free, lead) = free.first().copied().filter(|(unwanted, ..)| !unwanted)?;
-        let mut others: Vec<(Millis, usize)> = free[1..].iter().map(|(_, time, at)| (*time, *at)).collect();
-        others.sort();
-        let others = others.get(..item.shape.gpus() - 1)?;
-        let floor = item.not_before.unwrap_or(self.now).max(self.now).max(self.lock_free.unwrap_or(self.now));
-        let start = others.iter().map(|(time, _)| *time).chain([lead_free, floor]).max()?;
-        let gpu = self.places[lead].gpu.map(|gpu| gpu.facts.name.as_str());
-        let run = self.pace.of(self.world.memory.run(&self.world.config, &item.task, None, gpu));
-        let end = start + run.max(Millis(1));
-        for at in others.iter().map(|(_, at)| *at).chain([lead]) {
-            self.places[at].load(Loaded::Nothing, 1, start);
-            self.places[at].take(end);
-        }
-        self.lock_free = self.lock_free.map(|_| end);
-        Some(Span { start, end, place: Some(self.places[lead].key()) })
     }
 
-    /// Where and when a task starts first.
+    /// Where and when a task starts first; among those where that is the same, where least runs then.
     fn first_start(&mut self, item: &'w Queued) -> Option<Start> {
         let mut floor = item.not_before.unwrap_or(self.now).max(self.now);
         if item.shape.class() == TaskClass::Llm && !self.world.is_admitted_chat(&item.task) {
@@ -315,24 +392,24 @@ impl<'w> Walk<'w> {
             floor = floor.max(free);
         }
         if !self.uses.contains_key(&item.shape) {
-            let uses = self.places.iter().map(|place| self.use_of(&item.shape, place)).collect();
+            let of = |place| Use::of(self.world, self.now, self.pace, &item.shape, place);
+            let uses = self.places.iter().map(of).collect();
             self.uses.insert(&item.shape, uses);
         }
         let mut first: Option<Start> = None;
         for (at, how) in self.uses.get(&item.shape)?.iter().enumerate() {
-            let place = &self.places[at];
             let start = match *how {
                 Use::No => None,
-                Use::Llm { model, boot, again_at, .. } => {
-                    self.llm_start(place, item, model, (boot, again_at))
-                }
-                Use::Script => self.script_start(place, item),
+                Use::Llm { model, boot, again_at, .. } => self.llm_start(at, item, model, (boot, again_at)),
+                Use::Script => self.script_start(at, item),
             };
-            if let Some((time, loads)) = start {
-                let time = time.max(floor);
-                if first.as_ref().is_none_or(|best| time < best.at) {
-                    first = Some(Start { at: time, place: at, loads });
-                }
+            let Some(start) = start.map(|start| start.not_before(floor)) else { continue };
+            let is_better = first.as_ref().is_none_or(|best| {
+                let runs = |at: usize| self.places[at].in_use(start.at);
+                start.at < best.at || (start.at == best.at && runs(at) < runs(best.place))
+            });
+            if is_better {
+                first = Some(start);
             }
         }
         first
@@ -345,47 +422,50 @@ impl<'w> Walk<'w> {
         ends.max().unwrap_or(self.now)
     }
 
-    /// When an LLM task would start at a place, and whether that loads the LLM there.
+    /// How an LLM task would start at a place.
     fn llm_start(
         &self,
-        place: &Place<'w>,
+        at: usize,
         item: &Queued,
         model: &str,
         (boot, again_at): (Millis, Millis),
-    ) -> Option<(Millis, bool)> {
+    ) -> Option<Start> {
         let What::Llm(wanted) = &item.shape.what else { return None };
+        let place = &self.places[at];
         let gpu = place.gpu?;
+        let free = place.all_free_at();
         match place.loaded {
             Loaded::Llm(loaded) if wanted.as_deref().is_none_or(|name| name == loaded) => {
-                Some((place.free_at(), false))
+                Some(Start::warm(place.free_at(), at))
             }
             // The orchestrating LLM stays.
-            Loaded::Llm(_) if self.world.is_pinned(gpu) && model != loaded_name(&place.loaded) => None,
-            Loaded::Nothing => Some((place.all_free_at().max(again_at) + boot, true)),
-            Loaded::Llm(_) | Loaded::Script(_) => {
-                let free = place.all_free_at() + gpu.cooling;
-                Some((free.max(again_at) + boot, true))
+            Loaded::Llm(loaded) if self.world.is_pinned(gpu) && model != loaded => None,
+            Loaded::Nothing => Some(Start::cold(free.max(again_at) + boot, at)),
+            Loaded::Llm(_) => {
+                let start = Start::cold((free + gpu.cooling).max(again_at) + boot, at);
+                Some(Start { leaves: Some(free), ..start })
             }
+            Loaded::Script(_) => Some(Start::cold((free + gpu.cooling).max(again_at) + boot, at)),
         }
     }
 
-    /// When a script would start at a place, and whether that loads it there.
-    fn script_start(&self, place: &Place<'w>, item: &'w Queued) -> Option<(Millis, bool)> {
+    /// How a script would start at a place.
+    fn script_start(&self, at: usize, item: &'w Queued) -> Option<Start> {
         let host = item.shape.host()?;
-        let Some(gpu) = place.gpu else { return Some((place.free_at(), false)) };
-        let load = || self.pace.of(self.world.memory.host_boot(&self.world.config, host));
-        let warm = |place: &Place<'_>| host.warm && place.worker.is_some_and(|worker| worker.has_host(host));
+        let place = &self.places[at];
+        let Some(gpu) = place.gpu else { return Some(Start::warm(place.free_at(), at)) };
+        let is_there = host.warm && place.worker.is_some_and(|worker| worker.has_host(host));
+        let load = match host.warm {
+            true => self.pace.of(self.world.memory.host_boot(&self.world.config, host)),
+            false => Millis::ZERO,
+        };
         match place.loaded {
-            Loaded::Script(loaded) if loaded == host => Some((place.free_at(), false)),
-            Loaded::Nothing if warm(place) => Some((place.free_at(), true)),
-            Loaded::Nothing | Loaded::Script(_) => {
-                let load = if host.warm { load() } else { Millis::ZERO };
-                Some((place.all_free_at() + load, true))
-            }
+            Loaded::Script(loaded) if loaded == host => Some(Start::warm(place.free_at(), at)),
+            Loaded::Nothing if is_there => Some(Start::cold(place.free_at(), at)),
+            Loaded::Nothing | Loaded::Script(_) => Some(Start::cold(place.all_free_at() + load, at)),
             Loaded::Llm(_) => {
                 let leaves = self.llm_leaves_at(place, item)?;
-                let load = if host.warm { load() } else { Millis::ZERO };
-                Some((leaves + gpu.cooling + load, true))
+                Some(Start { leaves: Some(leaves), ..Start::cold(leaves + gpu.cooling + load, at) })
             }
         }
     }
@@ -393,7 +473,8 @@ impl<'w> Walk<'w> {
     /// When the LLM of a place would make room for this script.
     fn llm_leaves_at(&self, place: &Place<'_>, item: &Queued) -> Option<Millis> {
         let free = place.all_free_at();
-        if self.exclusive.as_ref().is_some_and(|exclusive| exclusive.has(item.shape.batch.as_ref())) {
+        let has_the_gpus = |exclusive: &Exclusive<'_>| exclusive.has(item.shape.batch.as_ref());
+        if self.only.is_some() || self.exclusive.as_ref().is_some_and(has_the_gpus) {
             return Some(free);
         }
         match self.evicts {
@@ -417,56 +498,5 @@ impl<'w> Walk<'w> {
         let Loaded::Llm(model) = place.loaded else { return Millis::ZERO };
         let preset = place.worker.and_then(|worker| worker.engine.as_ref()).map_or("", |order| &order.preset);
         self.pace.of(self.world.memory.llm_boot(&self.world.config, preset, model))
-    }
-
-    /// What this shape can do with a place.
-    fn use_of(&self, shape: &'w Shape, place: &Place<'w>) -> Use<'w> {
-        let Some(gpu) = place.gpu else {
-            return if shape.in_cpu_lane() && place.worker.is_some() { Use::Script } else { Use::No };
-        };
-        // One of several GPUs need not be the one that it asks for.
-        let fits = if shape.is_wide() { gpu.could_be_one_for(shape) } else { fits(shape, &gpu.facts) };
-        let Some(worker) = place.worker.filter(|_| fits && !shape.in_cpu_lane()) else {
-            return Use::No;
-        };
-        let What::Llm(wanted) = &shape.what else {
-            let may = self.world.takes_scripts(gpu) && (shape.is_wide() || gpu.has_room_for(shape));
-            return if may { Use::Script } else { Use::No };
-        };
-        let loaded = match place.loaded {
-            Loaded::Llm(model) => Some(model),
-            _ => None,
-        };
-        match choose(self.world, gpu, worker, wanted.as_deref()) {
-            Some(choice) => {
-                let failure = gpu.boot_failures.get(&choice.model);
-                let named =
-                    self.world.config.models.get_key_value(&choice.model).map(|(name, _)| name.as_str());
-                Use::Llm {
-                    model: named.unwrap_or(model::config::DEMO_MODEL),
-                    parallel: choice.parallel,
-                    boot: self.pace.of(self.world.memory.llm_boot(
-                        &self.world.config,
-                        &choice.preset,
-                        &choice.model,
-                    )),
-                    again_at: failure.map_or(self.now, |failure| failure.again_at),
-                }
-            }
-            // Nothing more could be booted, but what is loaded serves.
-            None => loaded.map_or(Use::No, |model| Use::Llm {
-                model,
-                parallel: 1,
-                boot: Millis::ZERO,
-                again_at: self.now,
-            }),
-        }
-    }
-}
-
-fn loaded_name<'w>(loaded: &Loaded<'w>) -> &'w str {
-    match loaded {
-        Loaded::Llm(model) => model,
-        Loaded::Nothing | Loaded::Script(_) => "",
     }
 }

@@ -13,7 +13,7 @@ use crate::evict::cost_benefit::busy_gpus;
 use crate::model_choice::{Choice, choose};
 
 /// LLMs come back once no script has waited for so long.
-const QUIET: Millis = Millis::from_secs(20);
+pub(crate) const QUIET: Millis = Millis::from_secs(20);
 /// As many LLMs are loaded as the requests would keep busy if they came so many times as often.
 const AMPLE: f64 = 2.0;
 /// Requests an hour from which on an LLM is loaded ahead: then two hours of three have one at least.

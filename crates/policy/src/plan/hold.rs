@@ -70,7 +70,7 @@ fn frees_for(draft: &Draft<'_>, at: usize, seeker: &Seeker<'_>) -> Option<Hold> 
 }
 
 /// The expected ends of a desk's units, the first one first.
-fn ends<'w>(draft: &Draft<'w>, at: usize) -> Vec<(Millis, Holder<'w>)> {
+pub(super) fn ends<'w>(draft: &Draft<'w>, at: usize) -> Vec<(Millis, Holder<'w>)> {
     let (world, desk) = (draft.world, &draft.desks[at]);
     let live = world.units_on(desk.worker).filter(|unit| unit.is_live());
     let live = live.filter_map(|unit| {

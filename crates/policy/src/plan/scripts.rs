@@ -64,7 +64,7 @@ pub(super) fn place<'w>(draft: &mut Draft<'w>, entry: &'w Entry, item: &'w Queue
         return start(draft, at, &seeker, entry, false);
     }
     let loads = |at: &usize| draft.desks[*at].room.line(seeker.who).is_none_or(|line| line.idle() == 0);
-    if here.is_some_and(|at| loads(&at)) && waiting_is_shorter(draft, &able, &seeker) {
+    if here.is_some_and(|at| loads(&at) && waiting_is_shorter(draft, at, &able, &seeker)) {
         return Placed::Covered;
     }
     if let Some(at) = here {
@@ -176,11 +176,15 @@ fn fitting(draft: &Draft<'_>, able: &[usize], seeker: &Seeker<'_>) -> Option<usi
     other.filter(|_| is_only).or(Some(first))
 }
 
-/// Whether this stream is through sooner by the hosts that are loaded than by loading one more beside them.
-fn waiting_is_shorter(draft: &Draft<'_>, able: &[usize], seeker: &Seeker<'_>) -> bool {
+/// Whether this stream, if all of it is like this task, is through sooner by the hosts that are loaded than by loading one
+/// more beside them, at a desk.
+fn waiting_is_shorter(draft: &Draft<'_>, at: usize, able: &[usize], seeker: &Seeker<'_>) -> bool {
     let world = draft.world;
     let name = crate::learn::run_name(&world.config, &seeker.item.task, None);
-    let Some(run) = world.memory.run_by_name(&name).filter(|_| seeker.key.warm) else { return false };
+    if !seeker.key.warm || world.memory.run_by_name(&name).is_none() {
+        return false;
+    }
+    let run = expected(draft, at, seeker);
     let run_it =
         |at: &usize| draft.desks[*at].room.line(seeker.who).map_or(0, |line| line.kept.min(line.units));
     let hosts: u32 = able.iter().map(run_it).sum();
@@ -189,7 +193,16 @@ fn waiting_is_shorter(draft: &Draft<'_>, able: &[usize], seeker: &Seeker<'_>) ->
     }
     let boot = world.memory.host_boot(&world.config, seeker.key).p50;
     let left = i64::try_from(seeker.left).unwrap_or(i64::MAX);
-    run.p50.0.saturating_mul(left) / i64::from(hosts) <= boot.0
+    let by_rate = run.0.saturating_mul(left) / i64::from(hosts) <= boot.0;
+    by_rate && first_end(draft, able, seeker).is_none_or(|end| end <= draft.now + boot)
+}
+
+/// When the first host of its kind is expected to be free. However many run: they may all have begun together.
+fn first_end(draft: &Draft<'_>, able: &[usize], seeker: &Seeker<'_>) -> Option<Millis> {
+    let ends = able.iter().filter_map(|at| {
+        hold::ends(draft, *at).into_iter().find(|(_, who)| *who == seeker.who).map(|(end, _)| end)
+    });
+    ends.min()
 }
 
 fn start<'w>(draft: &mut Draft<'w>, at: usize, seeker: &Seeker<'w>, entry: &'w Entry, grows: bool) -> Placed {

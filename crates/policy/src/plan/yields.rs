@@ -26,7 +26,7 @@ use crate::worker::Worker;
 /// How much sooner than by itself a place must come to be worth a yield.
 const WORTH: Millis = Millis::from_secs(2);
 /// How long it takes until a script comes to a boundary; nobody knows before it does.
-const TO_A_BOUNDARY: Millis = Millis::from_secs(2);
+pub(crate) const TO_A_BOUNDARY: Millis = Millis::from_secs(2);
 /// How long it takes to unload what was loaded.
 const TO_UNLOAD: Millis = Millis::from_secs(1);
 

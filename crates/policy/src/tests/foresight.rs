@@ -8,10 +8,10 @@ use crate::action::Action;
 use crate::{Event, Expected, batch_eta, eta, forecast, why_gpu};
 
 /// A machine that has learned how long its boots, prompts and transcriptions take, and is idle again.
-fn experienced<const N: usize>(gpus: [u64; N]) -> Rig {
+pub(super) fn experienced<const N: usize>(gpus: [u64; N]) -> Rig {
     let mut config = config();
     config.resource_manager.boot_times.insert(QWEN_14B.into(), 5.0);
-    config.resource_manager.boot_times.insert("whisper".into(), 1.0);
+    config.resource_manager.boot_times.insert("whisper:small.en".into(), 1.0);
     let mut rig = Rig::with(config).gpus(gpus);
     for n in 0..3 {
         rig.drop_task(prompt(&format!("past-prompt-{n}"))).run_until_rest();
@@ -49,7 +49,7 @@ fn transcriptions_end_when_they_were_expected_to() {
     rig.run_until_rest();
     for (name, told) in names.iter().zip(expectations) {
         let came = rig.ended(name).at;
-        assert!(error_of(told.end, came, asked) < 0.1, "{name}: told {}, came {came}", told.end);
+        assert!(error_of(told.end, came, asked) < 0.02, "{name}: told {}, came {came}", told.end);
         assert!(told.start < told.end && told.end <= told.end_p90);
     }
 }
@@ -123,7 +123,8 @@ fn beyond_what_is_walked_it_is_the_rate() {
         rig.world.apply(rig.now, event);
     }
     let told = expected(&rig, "w9999");
-    let each = 6.0;
+    // Eleven of 2,000 MiB run at once on 24,576 MiB, 2,000 MiB left free.
+    let each = 6.0 / 11.0;
     let wait = (told.start - rig.now).as_secs_f64();
     assert!((wait / (each * 9_999.0) - 1.0).abs() < 0.05, "{wait} s for 9,999 times {each} s");
     assert_eq!(told.place, None, "beyond the walk nobody says where");
