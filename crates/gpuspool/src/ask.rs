@@ -1,29 +1,13 @@
 //! Asking the brain through its folder, and waiting for the answer.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use model::request::{Answer, Request, Verb};
+pub(crate) use spool::request::Asked;
 use spool::request::Requests;
 use spool::settings::Settings;
 
-use crate::brain::{Presence, presence};
 use crate::failure::{Failure, exit};
-
-/// Between two looks for the answer: below what a person notices.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Between two looks whether the brain still lives.
-const BRAIN_CHECK_EVERY: Duration = Duration::from_secs(1);
-
-/// How asking went.
-#[derive(Debug)]
-pub(crate) enum Asked {
-    /// The brain answered.
-    Answered(Answer),
-    /// Not in time; the request still lies there.
-    Unanswered,
-    /// The brain has gone; the request still lies there for the next one.
-    Orphaned,
-}
 
 /// A request of this process.
 pub(crate) fn request(verb: Verb, ids: &[String]) -> Request {
@@ -62,32 +46,7 @@ pub(crate) fn ask(
     patience: Duration,
     forget: bool,
 ) -> Result<Asked, Failure> {
-    let failed = |error: std::io::Error| Failure::io("ask the brain", &error);
     let requests = Requests::new(settings.layout.clone(), settings.config.durability);
-    let id = requests.ask(request).map_err(failed)?;
-    let begun = Instant::now();
-    let mut brain_checked = begun;
-    let outcome = loop {
-        if let Some(answer) = requests.answer_of(&id).map_err(failed)? {
-            return Ok(Asked::Answered(answer));
-        }
-        if begun.elapsed() >= patience {
-            break Asked::Unanswered;
-        }
-        if brain_checked.elapsed() >= BRAIN_CHECK_EVERY {
-            brain_checked = Instant::now();
-            if presence(&settings.layout) == Presence::Absent {
-                // It may have answered with its last breath.
-                match requests.answer_of(&id).map_err(failed)? {
-                    Some(answer) => return Ok(Asked::Answered(answer)),
-                    None => break Asked::Orphaned,
-                }
-            }
-        }
-        std::thread::sleep(LOOK_EVERY);
-    };
-    if forget {
-        requests.withdraw(&id).map_err(failed)?;
-    }
-    Ok(outcome)
+    let asked = requests.ask_and_wait(request, patience, forget);
+    asked.map_err(|error| Failure::io("ask the brain", &error))
 }

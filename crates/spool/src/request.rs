@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use model::request::{Answer, Request};
 use model::{Durability, Timestamp};
@@ -12,12 +12,29 @@ use uuid::Uuid;
 
 use crate::atomic::{Folder, move_new, stage};
 use crate::layout::{JSON, Layout};
+use crate::lock::living_brain;
 use crate::sync::sync_folder;
 
 /// What nobody has come for in this many seconds is removed.
 const KEPT_S: i64 = 3_600;
 /// Largest request or answer.
 const BYTES_MAX: u64 = 16 << 20;
+
+/// Between two looks for the answer: below what a person notices.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Between two looks whether the brain still lives.
+const BRAIN_CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// How asking went.
+#[derive(Debug)]
+pub enum Asked {
+    /// The brain answered.
+    Answered(Answer),
+    /// Not in time; the request still lies there, unless it was to be forgotten.
+    Unanswered,
+    /// The brain has gone; the same.
+    Orphaned,
+}
 
 /// Requests and answers.
 #[derive(Debug)]
@@ -42,6 +59,39 @@ impl Requests {
         let id = Uuid::now_v7();
         self.put(&self.layout.requests(), &id, &serde_json::to_vec(request)?)?;
         Ok(id)
+    }
+
+    /// Asks, and waits at most `patience` for the answer. An unanswered question is taken back if `forget` says so.
+    ///
+    /// # Errors
+    /// As the system says, or `InvalidData` for an answer that cannot be understood.
+    pub fn ask_and_wait(&self, request: &Request, patience: Duration, forget: bool) -> io::Result<Asked> {
+        let id = self.ask(request)?;
+        let begun = Instant::now();
+        let mut brain_checked = begun;
+        let outcome = loop {
+            if let Some(answer) = self.answer_of(&id)? {
+                return Ok(Asked::Answered(answer));
+            }
+            if begun.elapsed() >= patience {
+                break Asked::Unanswered;
+            }
+            if brain_checked.elapsed() >= BRAIN_CHECK_EVERY {
+                brain_checked = Instant::now();
+                if living_brain(&self.layout).is_none() {
+                    // It may have answered with its last breath.
+                    match self.answer_of(&id)? {
+                        Some(answer) => return Ok(Asked::Answered(answer)),
+                        None => break Asked::Orphaned,
+                    }
+                }
+            }
+            std::thread::sleep(LOOK_EVERY);
+        };
+        if forget {
+            self.withdraw(&id)?;
+        }
+        Ok(outcome)
     }
 
     /// The answer, once there is one; it is removed.

@@ -84,9 +84,12 @@ struct CommandLine {
     /// The batch's name, instead of the folder's
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Only show what would be submitted, and what is skipped and why
+    /// Only show what would be submitted, what is skipped and why, when it would end, and which LLMs would make room
     #[arg(long)]
     dry_run: bool,
+    /// Do not ask before LLMs that are in use are taken away (without a terminal nobody is asked)
+    #[arg(long, short = 'y')]
+    yes: bool,
     /// Show progress until the batch is done, then a summary
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
@@ -137,6 +140,8 @@ pub struct Wish {
     pub name: Option<String>,
     /// Whether to show only.
     pub dry_run: bool,
+    /// Whether it is agreed that LLMs in use are taken away.
+    pub yes: bool,
     /// Whether to wait for the end.
     pub wait: bool,
     /// Longest wait.
@@ -202,6 +207,7 @@ fn wish_of(line: CommandLine) -> Result<Wish, Failure> {
         overwrite: line.overwrite,
         name: line.name,
         dry_run: line.dry_run,
+        yes: line.yes,
         wait: line.wait,
         timeout: line.timeout,
         json: line.json,

@@ -42,6 +42,9 @@ pub enum Failure {
     /// The spool did not take the batch for another reason.
     #[error("{0}")]
     Spool(String),
+    /// Somebody was asked and did not agree.
+    #[error("nothing was submitted")]
+    Declined,
     /// Somebody pressed Ctrl-C.
     #[error("{0}")]
     Interrupted(String),
@@ -57,6 +60,7 @@ impl Failure {
             Self::Setting { code, .. } => *code,
             Self::DiskFull(_) => 75,
             Self::Spool(_) => 74,
+            Self::Declined => NOTHING_SUBMITTED,
             Self::Interrupted(_) => INTERRUPTED,
         }
     }

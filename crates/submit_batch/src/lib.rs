@@ -1,7 +1,7 @@
 //! The batch command of gpuspool: a folder of media becomes a batch.
 //!
 //! ```text
-//! arguments -> walk (list) -> naming, done, live -> probe -> order (label) -> spool::batch -> wait (progress) -> report
+//! arguments -> walk (list) -> naming, done, live -> probe -> order (label) -> forecast -> spool::batch -> wait (progress) -> report
 //! ```
 //!
 //! It writes one thing, the manifest, and needs no brain for that; the brain expands it into tasks. Not here: tasks,
@@ -11,6 +11,7 @@ pub mod arguments;
 pub mod brain;
 pub mod done;
 pub mod failure;
+pub mod forecast;
 pub mod interrupt;
 pub mod label;
 pub mod list;

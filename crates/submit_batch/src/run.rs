@@ -13,6 +13,7 @@ use spool::settings::{Settings, SettingsError};
 
 use crate::arguments::Wish;
 use crate::failure::{Failure, INTERRUPTED, NOTHING_SUBMITTED, SOME_FAILED, TIMED_OUT};
+use crate::forecast::{self, Forecast};
 use crate::interrupt::Interrupt;
 use crate::order::{self, Sorted};
 use crate::probe;
@@ -24,6 +25,11 @@ use crate::{brain, label, list, live, words};
 
 /// How often a fresh id is sought when others take it first.
 const ID_TRIES: usize = 20;
+
+/// How long a submission waits for the brain to say whom it would disturb.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long somebody waits who wants to know nothing else.
+const PATIENCE_OF_A_DRY_RUN: Duration = Duration::from_secs(10);
 
 /// What one run works with.
 struct Run<'a> {
@@ -56,7 +62,12 @@ pub fn run(wish: &Wish, ffprobe: &Path, interrupt: &Interrupt, voice: &mut Voice
     if wish.dry_run {
         return run.show(&found, &sorted);
     }
-    let accepted = if sorted.fresh.is_empty() { Vec::new() } else { run.submit(&found, &sorted)? };
+    let accepted = if sorted.fresh.is_empty() {
+        Vec::new()
+    } else {
+        run.agree(&found, &sorted)?;
+        run.submit(&found, &sorted)?
+    };
     run.end(&found, &sorted, accepted)
 }
 
@@ -126,19 +137,39 @@ impl Run<'_> {
 
     fn show(&mut self, found: &Found, sorted: &Sorted) -> Result<u8, Failure> {
         let manifests = if sorted.fresh.is_empty() { Vec::new() } else { self.manifests(found, sorted)? };
+        let forecast = forecast::of(&manifests, &self.settings, PATIENCE_OF_A_DRY_RUN);
         if self.wish.json {
             let mut document = self.document(found, sorted, &manifests);
             document["dry_run"] = json!(true);
+            document["forecast"] = match &forecast {
+                Forecast::Known(told) => json!(told),
+                Forecast::NoBrain | Forecast::Silent(_) => Value::Null,
+            };
             document["items"] =
                 manifests.iter().flat_map(|manifest| &manifest.items).map(|item| json!(item)).collect();
             self.say_json(&document);
         } else {
             let mut text = report::batches("would submit", &manifests, self.exclusive_from());
+            if !manifests.is_empty() {
+                text.push_str(&forecast.text(&manifests, &self.settings.config));
+            }
             text.push_str(&report::items_table(&manifests, &found.base));
             text.push_str(&report::skipped(sorted, &found.passed_over, &found.base));
             self.voice.result(&text);
         }
         if manifests.is_empty() { Ok(self.nothing(sorted)) } else { Ok(0) }
+    }
+
+    /// Says which LLMs that are in use would be taken away, if any, and asks whoever sits there.
+    fn agree(&mut self, found: &Found, sorted: &Sorted) -> Result<(), Failure> {
+        let manifests = self.manifests(found, sorted)?;
+        let forecast = forecast::of(&manifests, &self.settings, PATIENCE);
+        if !forecast.takes_llms_in_use() {
+            return Ok(());
+        }
+        self.voice.note(&forecast.text(&manifests, &self.settings.config));
+        let agreed = self.wish.yes || self.voice.ask("submit it all the same?").unwrap_or(true);
+        if agreed { Ok(()) } else { Err(Failure::Declined) }
     }
 
     /// Hands the batches to the spool, one after the other.

@@ -2,13 +2,15 @@
 //!
 //! A closed standard output (`| head`) is no error: what nobody reads is not written.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 
-/// The two outputs.
+/// The two outputs, and who answers questions.
 pub struct Voice {
     out: Box<dyn Write>,
     notes: Box<dyn Write>,
     terminal: bool,
+    /// Somebody who sees the notes and can answer them.
+    answers: Option<Box<dyn BufRead>>,
 }
 
 impl Voice {
@@ -19,12 +21,35 @@ impl Voice {
             out: Box::new(io::stdout()),
             notes: Box::new(io::stderr()),
             terminal: io::stderr().is_terminal(),
+            answers: (io::stdin().is_terminal() && io::stderr().is_terminal())
+                .then(|| Box::new(io::stdin().lock()) as Box<dyn BufRead>),
         }
     }
 
-    /// Other outputs, none of them a terminal.
+    /// Other outputs, none of them a terminal; nobody answers.
     pub fn to(out: impl Write + 'static, notes: impl Write + 'static) -> Self {
-        Self { out: Box::new(out), notes: Box::new(notes), terminal: false }
+        Self { out: Box::new(out), notes: Box::new(notes), terminal: false, answers: None }
+    }
+
+    /// With somebody who answers questions.
+    #[must_use]
+    pub fn answered_by(self, answers: impl BufRead + 'static) -> Self {
+        Self { answers: Some(Box::new(answers)), ..self }
+    }
+
+    /// Asks a question that is answered with yes or no; anything else, and the end of the input, is no. None where
+    /// nobody is there to answer.
+    pub fn ask(&mut self, question: &str) -> Option<bool> {
+        let answers = self.answers.as_mut()?;
+        if write_all(&mut self.notes, &format!("{question} [y/N] ")).is_err() {
+            return None;
+        }
+        let mut line = String::new();
+        let read = answers.read_line(&mut line).unwrap_or(0);
+        if !line.ends_with('\n') {
+            self.note("");
+        }
+        Some(read > 0 && matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
     }
 
     /// Whether notes can be overwritten in place.

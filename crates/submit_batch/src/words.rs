@@ -16,6 +16,25 @@ pub fn clock(seconds: f64) -> String {
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
 }
 
+/// A time to wait, as one says it: `45 s`, `12 min`, `3 h 05 min`.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "float to int casts saturate, and no shown time is near 2^64 seconds"
+)]
+pub fn span(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    match whole {
+        0..100 => format!("{whole} s"),
+        100..5_970 => format!("{} min", (whole + 30) / 60),
+        _ => {
+            let minutes = (whole + 30) / 60;
+            format!("{} h {:02} min", minutes / 60, minutes % 60)
+        }
+    }
+}
+
 /// `1 item`, `3 items`.
 #[must_use]
 pub fn count(n: usize, one: &str, many: &str) -> String {
@@ -96,6 +115,14 @@ mod tests {
             ["0:00", "1:00", "59:59", "1:00:00", "25:01:01"]
         );
         assert_eq!([0.25, 14.04, 250.4].map(speed), ["0.2x realtime", "14.0x realtime", "250x realtime"]);
+    }
+
+    #[test]
+    fn waits_are_said_in_the_unit_that_fits() {
+        assert_eq!(
+            [0.4, 99.4, 100.0, 5_969.0, 5_970.0, 90_061.0].map(span),
+            ["0 s", "99 s", "2 min", "99 min", "1 h 40 min", "25 h 01 min"]
+        );
     }
 
     #[test]

@@ -3,16 +3,21 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use model::batch::{BATCH_SCHEMA_VERSION, BatchItemState, BatchRecord, BatchStatus, Manifest};
+use model::explained::{BatchAsked, BatchExplained, ChatMeanwhile};
+use model::request::Answer;
 use model::task::{TaskError, TaskRecord, TaskResult};
 use model::{BatchId, Durability, FailureClass, GpuMode, Priority, Status, TaskClass};
 use serde_json::{Value, json};
 use spool::batch::Batches;
 use spool::layout::{Layout, task_file};
 use spool::lock::BrainLock;
+use spool::request::Requests;
 use submit_batch::arguments::{Asked, parse};
 use submit_batch::failure::Failure;
 use submit_batch::interrupt::Interrupt;
@@ -109,6 +114,15 @@ impl Rig {
     }
 
     fn submit_interrupted(&self, options: &str, interrupt: &Interrupt) -> Said {
+        self.submit_to(options, interrupt, None)
+    }
+
+    /// With somebody who answers questions by these words.
+    fn submit_answering(&self, options: &str, answers: &'static str) -> Said {
+        self.submit_to(options, &Interrupt::default(), Some(answers))
+    }
+
+    fn submit_to(&self, options: &str, interrupt: &Interrupt, answers: Option<&'static str>) -> Said {
         let mut words: Vec<std::ffi::OsString> = vec!["submit_batch".into(), "transcribe".into()];
         words.push(self.media().into());
         words.extend(options.split_whitespace().map(Into::into));
@@ -118,7 +132,11 @@ impl Rig {
         let Asked::Batch(wish) = parse(words).unwrap() else { panic!("a wish") };
         let (result, notes) = (Paper::default(), Paper::default());
         let ffprobe = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ffprobe");
-        let end = run(&wish, &ffprobe, interrupt, &mut Voice::to(result.clone(), notes.clone()));
+        let mut voice = Voice::to(result.clone(), notes.clone());
+        if let Some(answers) = answers {
+            voice = voice.answered_by(answers.as_bytes());
+        }
+        let end = run(&wish, &ffprobe, interrupt, &mut voice);
         Said { end, result: result.text(), notes: notes.text() }
     }
 
@@ -355,4 +373,115 @@ fn a_brain_that_holds_its_lock_is_seen_and_one_that_is_gone_is_not() {
     fs::write(&lock, holder.to_string()).unwrap();
     let reused = rig.submit("--json").exits(2).json();
     assert_eq!(reused["brain"], "not_running", "another process has its pid now");
+}
+
+/// A brain that answers nothing but what a batch would take.
+struct Brain {
+    asked: Arc<Mutex<Vec<BatchAsked>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Brain {
+    fn saying(rig: &Rig, takes_llms_in_use: bool) -> Self {
+        let layout = rig.layout();
+        layout.create().unwrap();
+        let lock = BrainLock::take(&layout).expect("nobody else has it");
+        let (asked, stop) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+        let (noted, stopped) = (Arc::<Mutex<Vec<BatchAsked>>>::clone(&asked), Arc::clone(&stop));
+        let thread = thread::spawn(move || {
+            let mut requests = Requests::new(layout, Durability::Process);
+            while !stopped.load(Ordering::Relaxed) {
+                for (id, request) in requests.take().unwrap() {
+                    noted.lock().unwrap().extend(request.batch);
+                    let told = Box::new(told(takes_llms_in_use));
+                    requests
+                        .answer(&id, &Answer { ok: true, batch_explained: Some(told), ..Answer::default() })
+                        .unwrap();
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+            drop(lock);
+        });
+        Self { asked, stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Brain {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().map(thread::JoinHandle::join);
+    }
+}
+
+fn told(takes_llms_in_use: bool) -> BatchExplained {
+    BatchExplained {
+        exclusive: takes_llms_in_use,
+        exclusive_from: 50,
+        gpus: vec!["0".into()],
+        reason: None,
+        expected: None,
+        on_one: None,
+        on_all: None,
+        is_a_guess: true,
+        leaves: Vec::new(),
+        chat: if takes_llms_in_use { ChatMeanwhile::Waits } else { ChatMeanwhile::AsBefore },
+        llm_asked_s_ago: Some(10.0),
+        llm_tasks: 0,
+        takes_llms_in_use,
+    }
+}
+
+#[test]
+fn whoever_sits_at_a_terminal_is_asked_before_llms_in_use_are_taken() {
+    let rig = Rig::with(&["a.mp4", "b.mp4"]);
+    let _brain = Brain::saying(&rig, true);
+    for answer in ["n\n", "\n", "", "what?\n"] {
+        let said = rig.submit_answering("", answer).exits(2);
+        let said = said.notes_say("chat is interrupted").notes_say("submit it all the same? [y/N]");
+        assert!(said.end.unwrap_err().to_string().contains("nothing was submitted"));
+        assert!(rig.manifests().is_empty(), "{answer:?} is no");
+    }
+    rig.submit_answering("", "y\n").exits(0).notes_say("[y/N]");
+    assert_eq!(rig.manifests().len(), 1);
+}
+
+#[test]
+fn nobody_is_asked_by_yes_without_a_terminal_or_where_nobody_misses_anything() {
+    let rig = Rig::with(&["a.mp4"]);
+    let brain = Brain::saying(&rig, true);
+    let said = rig.submit_answering("--yes", "n\n").exits(0).notes_say("LLMs are in use");
+    assert!(!said.notes.contains("[y/N]"), "{}", said.notes);
+    drop(brain);
+
+    let rig = Rig::with(&["a.mp4"]);
+    let brain = Brain::saying(&rig, true);
+    let said = rig.submit("").exits(0).notes_say("LLMs are in use");
+    assert!(!said.notes.contains("[y/N]"), "scripts keep working: {}", said.notes);
+    drop(brain);
+
+    let rig = Rig::with(&["a.mp4"]);
+    let _brain = Brain::saying(&rig, false);
+    let said = rig.submit_answering("", "n\n").exits(0);
+    assert_eq!(said.notes, "", "nothing is taken from anybody");
+    assert_eq!(rig.manifests().len(), 1);
+}
+
+#[test]
+fn a_dry_run_asks_the_brain_in_few_words_and_works_without_one() {
+    let rig = Rig::with(&["a.mp4", "b.mp4", "c.mp4"]);
+    rig.submit("--dry-run --gpu-mode exclusive")
+        .exits(0)
+        .result_says("no brain runs, so nobody can say when it ends")
+        .result_says("it gets the GPUs for itself: LLMs make room, LLM tasks wait for its end, chatbots are lent one GPU");
+    assert_eq!(rig.submit("--dry-run --json").exits(0).json()["forecast"], Value::Null);
+    let brain = Brain::saying(&rig, true);
+    rig.submit_answering("--dry-run --batch-size 2 --priority 4", "")
+        .exits(0)
+        .result_says("chat is interrupted");
+    let asked = brain.asked.lock().unwrap()[0].clone();
+    assert_eq!((asked.items, asked.items_of_a_part, asked.priority.level()), (3, 2, 4));
+    assert!(serde_json::to_vec(&asked).unwrap().len() < 500, "it is a few numbers: {asked:?}");
+    assert_eq!(rig.submit("--dry-run --json").exits(0).json()["forecast"]["takes_llms_in_use"], true);
+    assert!(rig.manifests().is_empty());
 }
