@@ -64,7 +64,7 @@ pub(super) fn place<'w>(draft: &mut Draft<'w>, entry: &'w Entry, item: &'w Queue
         return start(draft, at, &seeker, entry, false);
     }
     let loads = |at: &usize| draft.desks[*at].room.line(seeker.who).is_none_or(|line| line.idle() == 0);
-    if here.is_some_and(|at| loads(&at) && waiting_is_shorter(draft, at, &able, &seeker)) {
+    if here.is_some_and(|at| loads(&at)) && waiting_is_shorter(draft, &able, &seeker) {
         return Placed::Covered;
     }
     if let Some(at) = here {
@@ -177,14 +177,14 @@ fn fitting(draft: &Draft<'_>, able: &[usize], seeker: &Seeker<'_>) -> Option<usi
 }
 
 /// Whether this stream, if all of it is like this task, is through sooner by the hosts that are loaded than by loading one
-/// more beside them, at a desk.
-fn waiting_is_shorter(draft: &Draft<'_>, at: usize, able: &[usize], seeker: &Seeker<'_>) -> bool {
+/// more beside them.
+fn waiting_is_shorter(draft: &Draft<'_>, able: &[usize], seeker: &Seeker<'_>) -> bool {
     let world = draft.world;
     let name = crate::learn::run_name(&world.config, &seeker.item.task, None);
     if !seeker.key.warm || world.memory.run_by_name(&name).is_none() {
         return false;
     }
-    let run = expected(draft, at, seeker);
+    let Some(run) = able.iter().map(|at| expected(draft, *at, seeker)).min() else { return false };
     let run_it =
         |at: &usize| draft.desks[*at].room.line(seeker.who).map_or(0, |line| line.kept.min(line.units));
     let hosts: u32 = able.iter().map(run_it).sum();
