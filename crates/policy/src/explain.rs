@@ -108,7 +108,7 @@ fn why_here(world: &World, gpu: &Gpu, worker: &Worker, claim: &Claim) -> Here {
     let shape = &claim.queued.shape;
     let able = world.gpus.values().filter(|gpu| gpu.is_usable() && crate::place::fits(shape, &gpu.facts));
     let able = able.filter(|gpu| shape.host().is_none() || world.takes_scripts(gpu));
-    if able.count() == 1 {
+    if able.count() <= shape.gpus() {
         return Here::NoOther;
     }
     match (shape.host(), &worker.reports.engine) {
