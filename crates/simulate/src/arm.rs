@@ -159,6 +159,8 @@ pub(crate) struct Arm {
     pub loads: BTreeMap<(String, Option<String>), u32>,
     /// Since when it has no brain.
     pub alone_since: Option<Millis>,
+    /// When it looks again by itself.
+    looks_at: Option<Millis>,
     pub dead: bool,
     /// The machine went down with it.
     pub died_with_machine: bool,
@@ -192,6 +194,7 @@ impl Arm {
             attempts: BTreeMap::new(),
             loads: BTreeMap::new(),
             alone_since: None,
+            looks_at: None,
             dead: false,
             died_with_machine: false,
             gpu_is_lost: false,
@@ -211,6 +214,7 @@ impl Arm {
         self.seat_engine(now, nature, wants);
         self.keep_hosts(now, nature, wants);
         self.start_attempts(now, nature, wants);
+        self.look_once(now, wants);
         if self.is_leaving() {
             self.phase = if self.is_empty() { Phase::Left } else { Phase::Leaving };
         } else {
@@ -220,6 +224,19 @@ impl Arm {
         let changed = reports != self.told;
         self.told = reports;
         changed
+    }
+
+    /// However many wait for something, it looks again once: each look that asked for one more would double them.
+    fn look_once(&mut self, now: Millis, wants: &mut Wants) {
+        let looks = wants.timers.iter().filter(|(_, timer)| matches!(timer, Timer::Look));
+        let soonest = looks.map(|(delay, _)| now + *delay).min();
+        wants.timers.retain(|(_, timer)| !matches!(timer, Timer::Look));
+        if let Some(at) = soonest
+            && self.looks_at.is_none_or(|noted| noted <= now || at < noted)
+        {
+            self.looks_at = Some(at);
+            wants.timers.push((at - now, Timer::Look));
+        }
     }
 
     /// Without a brain for too long it goes once nothing runs.

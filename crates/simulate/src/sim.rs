@@ -57,6 +57,9 @@ pub(crate) struct Held {
     pub held_mib: u64,
 }
 
+/// So much happens in one instant; more is a loop without end.
+const HAPPENINGS_MAX: u32 = 100_000;
+
 /// A file in a queue folder.
 #[derive(Clone, Debug)]
 pub(crate) struct File {
@@ -196,6 +199,7 @@ impl Sim {
     pub fn run(mut self) -> Outcome {
         self.brain_starts(false);
         let deadline = self.faults_until + Millis::from_secs_f64(self.scenario.settle_s);
+        let mut in_this_instant = 0_u32;
         loop {
             let wake = self.think();
             if self.checks.is_broken() || self.is_over() {
@@ -206,8 +210,16 @@ impl Sim {
                 self.never_ends();
                 break;
             };
-            self.now = next.max(self.now);
+            if next > self.now {
+                self.now = next;
+                in_this_instant = 0;
+            }
             while let Some(happening) = self.agenda.pop(self.now) {
+                in_this_instant += 1;
+                if in_this_instant > HAPPENINGS_MAX {
+                    self.checks.broken(self.now, "time goes on", format!("{happening} for ever"));
+                    break;
+                }
                 self.happen(happening);
             }
         }

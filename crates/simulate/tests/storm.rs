@@ -1,6 +1,6 @@
 //! Fault runs: mixed machines, people and faults, laws after each fact; and every seed that ever failed.
 //!
-//! `GPUSPOOL_STORM_SEEDS` (default 40) sets how many mixed seeds are run, from 1 on.
+//! `GPUSPOOL_STORM_SEEDS` (default 40) sets how many mixed seeds are run, from `GPUSPOOL_STORM_FROM` (default 1) on.
 
 use std::fs;
 use std::path::PathBuf;
@@ -29,7 +29,9 @@ fn report(storm: &Storm) -> String {
 fn no_law_breaks_in_a_simulated_day_of_any_seed() {
     let seeds = std::env::var("GPUSPOOL_STORM_SEEDS").ok();
     let seeds = seeds.map_or(40, |seeds| seeds.parse().expect("GPUSPOOL_STORM_SEEDS is a number"));
-    let storm = storm::run(1, seeds, 2, 3).unwrap();
+    let from = std::env::var("GPUSPOOL_STORM_FROM").ok();
+    let from = from.map_or(1, |from| from.parse().expect("GPUSPOOL_STORM_FROM is a number"));
+    let storm = storm::run(from, seeds, 2, 3).unwrap();
     println!(
         "{} seeds, {:.0} simulated hours, {} tasks, {} faults, {} plans",
         storm.seeds, storm.hours, storm.tasks, storm.faults, storm.plans

@@ -20,6 +20,8 @@ pub fn mix(seed: u64) -> Scenario {
         gpus[1].mib = gpus[1].mib.max(12_227);
     }
     let pairs = pairs(seed, &config, gpus.len());
+    // Under a single lock the machine carries what one GPU does.
+    let carries = if config["gpu_lock"] == "single" { 1 } else { gpus.len() };
     Scenario {
         name: format!("mix-{seed}"),
         about: "drawn from its seed".into(),
@@ -29,7 +31,7 @@ pub fn mix(seed: u64) -> Scenario {
         measured: dice.chance(0.7),
         config,
         engines: engines(&mut dice),
-        people: people(&mut dice, gpus.len()).into_iter().chain(pairs).collect(),
+        people: people(&mut dice, carries).into_iter().chain(pairs).collect(),
         faults: faults(&mut dice),
         gpus,
         ..Scenario::default()
