@@ -257,8 +257,10 @@ fn clear<'w>(draft: &mut Draft<'w>, at: usize, seeker: &Seeker<'w>) -> bool {
     let mut room = draft.desks[at].room.clone();
     let before = room.leftover(When::Soon, seeker.who, seeker.need);
     while room.leftover(When::Soon, seeker.who, seeker.need).is_none() {
-        // One idle host of its own is where it goes.
-        let spare = |line: &&mut Line<'_>| line.idle() > u32::from(line.who == seeker.who);
+        // One idle host of its own is where it goes; an LLM that idles beside them goes by the rule of eviction alone.
+        let spare = |line: &&mut Line<'_>| {
+            matches!(line.who, Holder::Host(..)) && line.idle() > u32::from(line.who == seeker.who)
+        };
         let Some(line) = room.lines.iter_mut().filter(spare).max_by_key(|line| line.each) else {
             return false;
         };

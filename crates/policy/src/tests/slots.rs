@@ -156,6 +156,18 @@ fn a_script_runs_beside_a_ready_llm_where_that_is_wanted_and_fits() {
     }
 }
 
+#[test]
+fn idle_hosts_beside_an_llm_leave_for_another_script_and_the_llm_is_not_one_of_them() {
+    let mut config = config();
+    config.resource_manager.colocate_scripts = true;
+    let mut rig = Rig::with(config).gpus([24_576]);
+    rig.drop_task(prompt("a")).run_until_ended("a");
+    rig.drop_tasks((0..4).map(|n| whisper(&format!("w{n}")).vram(3_000))).run_until_rest();
+    assert_eq!(rig.picture().gpus["0"].residents.len(), 5, "the LLM and four hosts");
+    rig.drop_task(script("other", "embed").vram(1_500)).run_until_ended("other");
+    assert_eq!(rig.unloads(), 0);
+}
+
 fn measured(rig: &mut Rig, used_mib: u64, hosts: &[(u32, u64)]) {
     let processes = hosts.iter().map(|(pid, mib)| (*pid, Some(*mib))).collect();
     let uuid = GpuUuid::new("SIM-0").unwrap();
