@@ -36,6 +36,8 @@ use crate::people::{Arrival, Job, arrivals};
 use crate::scenario::{Scenario, ScenarioError};
 use crate::trace::Trace;
 
+/// What the uuid of a virtual GPU begins with; its number follows.
+pub(crate) const GPU_PREFIX: &str = "SIM-";
 /// The instant at which every scenario begins: not zero, as no machine is asked at its first millisecond.
 pub(crate) const BEGIN: Millis = Millis(10_000);
 /// How many plans in a row may want something before that counts as never coming to rest.
@@ -334,7 +336,7 @@ fn gpu_facts(scenario: &Scenario) -> Vec<GpuFacts> {
     let gpus = scenario.gpus.iter().enumerate();
     let facts = gpus.filter_map(|(number, spec)| {
         Some(GpuFacts {
-            uuid: GpuUuid::new(format!("SIM-{number}")).ok()?,
+            uuid: GpuUuid::new(format!("{GPU_PREFIX}{number}")).ok()?,
             index: u32::try_from(number).ok()?,
             name: format!("SIMULATED {} MiB x{}", spec.mib, spec.speed),
             total_mib: Some(spec.mib),

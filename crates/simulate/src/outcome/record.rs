@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::link::{AttemptState, EngineState, HostState, Reports};
-use model::{AttemptKey, BatchId, Millis, Task, TaskClass, TaskId, WorkerId};
+use model::{AttemptKey, BatchId, GpuUuid, Millis, Task, TaskClass, TaskId, WorkerId};
 use policy::action::Action;
 
 use super::{Span, SpanKind, Story};
@@ -17,6 +17,8 @@ enum Open {
     Engine(u64),
     Host(usize),
     Attempt(AttemptKey),
+    /// The same on another of its GPUs, by number.
+    Beside(AttemptKey, usize),
 }
 
 /// A span that is not over.
@@ -155,10 +157,10 @@ impl Record {
             if report.state == AttemptState::Running && was.is_none() {
                 self.runs(now, arm, key);
             } else if report.state == AttemptState::Ended && was == Some(AttemptState::Running) {
-                self.over(now, &arm.id, &Open::Attempt(key.clone()));
+                self.runs_no_more(now, arm, key);
             } else if report.state == AttemptState::Ended && was.is_none() {
                 self.runs(now, arm, key);
-                self.over(now, &arm.id, &Open::Attempt(key.clone()));
+                self.runs_no_more(now, arm, key);
             }
         }
     }
@@ -172,7 +174,18 @@ impl Record {
                 kind = if story.job_type == "chatbot" { SpanKind::Chat } else { SpanKind::Request };
             }
         }
-        self.begins(now, arm, Open::Attempt(key.clone()), kind, key.task_id.to_string());
+        let label = key.task_id.to_string();
+        for gpu in beside(arm, key) {
+            self.begins(now, (arm, Some(gpu)), Open::Beside(key.clone(), gpu), kind, label.clone());
+        }
+        self.begins(now, (arm, arm.gpu), Open::Attempt(key.clone()), kind, label);
+    }
+
+    fn runs_no_more(&mut self, now: Millis, arm: &Arm, key: &AttemptKey) {
+        self.over(now, &arm.id, &Open::Attempt(key.clone()));
+        for gpu in beside(arm, key) {
+            self.over(now, &arm.id, &Open::Beside(key.clone(), gpu));
+        }
     }
 
     fn engine_said(&mut self, now: Millis, arm: &Arm, before: &Reports) {
@@ -192,7 +205,8 @@ impl Record {
         } else if kind == SpanKind::LlmReady {
             self.ready.insert(arm.id.clone());
         }
-        self.begins(now, arm, Open::Engine(engine.generation), kind, engine.model.clone());
+        let (open, model) = (Open::Engine(engine.generation), engine.model.clone());
+        self.begins(now, (arm, arm.gpu), open, kind, model);
     }
 
     fn hosts_said(&mut self, now: Millis, arm: &Arm, before: &Reports) {
@@ -207,21 +221,28 @@ impl Record {
         }
         for (at, script) in are.into_iter().filter(|(at, _)| !were.contains_key(at)) {
             self.host_loads += 1;
-            self.begins(now, arm, Open::Host(at), SpanKind::HostLoads, script);
+            self.begins(now, (arm, arm.gpu), Open::Host(at), SpanKind::HostLoads, script);
         }
     }
 
-    fn begins(&mut self, now: Millis, arm: &Arm, open: Open, kind: SpanKind, label: String) {
+    fn begins(
+        &mut self,
+        now: Millis,
+        (arm, gpu): (&Arm, Option<usize>),
+        open: Open,
+        kind: SpanKind,
+        label: String,
+    ) {
         let is_ground = matches!(kind, SpanKind::LlmReady | SpanKind::LlmLoads | SpanKind::LlmGoes);
         let lane = if is_ground {
             0
         } else {
-            let lanes = self.lanes.entry(arm.gpu).or_default();
+            let lanes = self.lanes.entry(gpu).or_default();
             let free = (0..).find(|lane| !lanes.contains(lane)).unwrap_or(0);
             lanes.insert(free);
             free
         };
-        let begun = Begun { gpu: arm.gpu, lane, from: now - BEGIN, kind, label };
+        let begun = Begun { gpu, lane, from: now - BEGIN, kind, label };
         self.open.insert((arm.id.clone(), open), begun);
     }
 
@@ -265,4 +286,11 @@ impl Record {
         }
         self.spans.sort_by_key(|span| (span.gpu, span.from, span.lane, span.kind));
     }
+}
+
+/// The GPUs that an attempt has besides that of its worker, by number.
+fn beside(arm: &Arm, key: &AttemptKey) -> Vec<usize> {
+    let gpus = arm.attempts.get(key).map_or(&[][..], |attempt| &attempt.order.gpus);
+    let number = |uuid: &GpuUuid| uuid.as_str().strip_prefix(crate::sim::GPU_PREFIX)?.parse().ok();
+    gpus.iter().filter_map(number).filter(|gpu| Some(*gpu) != arm.gpu).collect()
 }

@@ -146,11 +146,12 @@ fn merge(value: &mut Value, patch: &Value) {
 }
 
 /// Scenarios that come with the program: name and text.
-const SHIPPED: [(&str, &str); 6] = [
+const SHIPPED: [(&str, &str); 7] = [
     ("chat_and_burst", include_str!("../../scenarios/chat_and_burst.json")),
     ("day_night", include_str!("../../scenarios/day_night.json")),
     ("faults_all", include_str!("../../scenarios/faults_all.json")),
     ("mixed_lab", include_str!("../../scenarios/mixed_lab.json")),
+    ("pairs", include_str!("../../scenarios/pairs.json")),
     ("seed4_batch_125", include_str!("../../scenarios/seed4_batch_125.json")),
     ("slow_disk", include_str!("../../scenarios/slow_disk.json")),
 ];
