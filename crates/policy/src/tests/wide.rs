@@ -307,17 +307,17 @@ proptest! {
 }
 
 #[test]
-fn chatbots_that_never_stop_keep_it_for_a_quarter_of_an_hour_and_no_longer() {
+fn chatbots_that_never_stop_keep_it_for_a_while_and_not_for_ever() {
     let mut rig = Rig::new().gpus([24_576; 2]);
+    // Longer than room is kept for whom an LLM made it: by then a chatbot may have taken the other GPU.
+    rig.times.boot = 80_000;
     rig.drop_task(prompt("chat").of_type("chatbot")).run_until_ended("chat");
     rig.drop_task(wide("w").estimate(20.0));
     let dropped_at = rig.now;
-    for turn in 0..450 {
-        rig.drop_task(prompt(&format!("chat{turn}")).of_type("chatbot")).run_for(3_000);
+    for turn in 0..1_600 {
+        rig.drop_task(prompt(&format!("chat{turn}")).of_type("chatbot")).run_for(1_000);
     }
     let waited = started_at(&rig, "w") - dropped_at;
-    assert!(waited < Millis::from_secs(900 + 60), "{waited}");
-    assert!(waited > Millis::from_secs(600), "the chat was active: {waited}");
-    rig.run_until_rest();
-    assert_eq!(rig.ended.len(), 452);
+    // A quarter of an hour, then what has loaded meanwhile stays twice as long as that took.
+    assert!(waited < Millis::from_secs(900 + 80 + 160 + 60), "{waited}");
 }
