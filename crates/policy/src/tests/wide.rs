@@ -49,9 +49,9 @@ fn lose(rig: &mut Rig, gpu: u32) {
 
 #[test]
 fn it_has_its_gpus_for_itself() {
-    let mut rig = Rig::new().gpus([24_576; 3]);
-    rig.times.script = 10_000;
-    rig.drop_task(wide("w").estimate(10.0));
+    let mut rig = Rig::new().gpus([24_576, 24_576, 5_000]);
+    // By its memory there would be room beside it.
+    rig.drop_task(whisper("w").gpus(2).vram(6_000).media(200.0));
     rig.drop_tasks((0..6).map(|n| whisper(&format!("n{n}")).media(20.0))).run_for(3_000);
     assert_eq!(gpus_of(&rig, "w"), ["SIM-0", "SIM-1"], "the worker's own first");
     let shown = rig.picture();
