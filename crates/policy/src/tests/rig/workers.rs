@@ -280,9 +280,7 @@ impl Rig {
 
     /// What may not stay goes as soon as it has nothing to do.
     fn shed(&mut self, worker: &WorkerId) {
-        let Some(found) = self.workers.get(worker) else { return };
-        let kept: u32 = found.orders.hosts.iter().map(|order| order.count).sum();
-        if found.reports.hosts.len() > kept as usize {
+        if self.workers.get(worker).is_some_and(|found| !found.reports.hosts.is_empty()) {
             self.later(200, Happening::HostGone { worker: worker.clone() });
         }
     }
