@@ -76,3 +76,52 @@ fn a_task_that_is_not_submitted_is_explained_and_then_it_comes_so() {
     assert_eq!(huge.status.code(), Some(1));
     assert!(told.contains("could not run here as things are") && told.contains("80000 MiB"), "{told}");
 }
+
+#[test]
+fn a_batch_that_would_take_llms_in_use_says_so_before_and_then_takes_them() {
+    let mut rig = Rig::new().gpus([24_576, 12_227]).script("transcriber", "fake_transcribe.py", "warm");
+    let folder = rig.path("videos");
+    std::fs::create_dir_all(&folder).unwrap();
+    for n in 0..60 {
+        std::fs::write(folder.join(format!("clip-{n}.webm")), format!("words {n}")).unwrap();
+    }
+    let submit = |rig: &Rig, more: &[&str]| {
+        let mut command = rig.command("submit_batch");
+        command.args(["transcribe", folder.to_str().unwrap(), "--script", "transcriber"]);
+        command.args(["--formats", "txt"]).args(more).output().unwrap()
+    };
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let without = text(&submit(&rig, &["--dry-run"]).stdout);
+    assert!(without.contains("no brain runs, so nobody can say when it ends"), "{without}");
+
+    rig.start();
+    rig.drop_task("llm", 3, "before", &json!({"prompt": "before"}));
+    rig.run_until("an LLM is in use", |rig| rig.ended("complete") == 1);
+    let told = submit(&rig, &["--dry-run", "--json"]);
+    let told: Value =
+        serde_json::from_slice(&told.stdout).unwrap_or_else(|error| panic!("{error}: {told:?}"));
+    let forecast = &told["forecast"];
+    assert_eq!(
+        (&forecast["exclusive"], &forecast["takes_llms_in_use"]),
+        (&json!(true), &json!(true)),
+        "{forecast}"
+    );
+    assert_eq!(forecast["gpus"], json!(["0", "1"]));
+    assert_eq!(forecast["leaves"][0]["model"], "small", "{forecast}");
+    assert!(
+        forecast["on_one"]["ends_in_s"].as_f64() >= forecast["on_all"]["ends_in_s"].as_f64(),
+        "{forecast}"
+    );
+    assert!(
+        rig.names("batches").is_empty() && rig.names("brain/requests").is_empty(),
+        "nothing was submitted"
+    );
+
+    let submitted = submit(&rig, &[]);
+    assert!(submitted.status.success(), "without a terminal nobody is asked: {submitted:?}");
+    let notes = text(&submitted.stderr);
+    assert!(notes.contains("it gets the GPUs for itself") && notes.contains("LLMs are in use"), "{notes}");
+    assert!(!notes.contains("[y/N]"), "{notes}");
+    rig.run_until("exclusive mode", |rig| rig.picture()["mode"] == "exclusive");
+    rig.run_until("everything is complete", |rig| rig.ended("complete") == 61);
+}
