@@ -66,6 +66,8 @@ pub enum Here {
     NoOther,
     #[error("{model} is loaded there")]
     LlmLoaded { model: String },
+    #[error("{model} loads there")]
+    LlmLoads { model: String },
     #[error("{script} is loaded there")]
     HostLoaded { script: String },
     #[error("nothing runs there")]

@@ -32,8 +32,11 @@ pub(crate) fn foreseen(world: &World, now: Millis, entry: &Entry) -> Option<Fore
         Loaded::Llm(model) => Some((usual.gpu?.key(), model.to_owned(), at)),
         Loaded::Nothing | Loaded::Script(_) => None,
     });
-    let here = usual.gpu.map(|_| match (usual.found, usual.serves) {
+    let here = usual.gpu.map(|gpu| match (usual.found, usual.serves) {
         _ if usual.others == 0 => Here::NoOther,
+        (Loaded::Llm(before), Loaded::Llm(model)) if before == model && world.boot_on(gpu).is_some() => {
+            Here::LlmLoads { model: model.to_owned() }
+        }
         (Loaded::Llm(before), Loaded::Llm(model)) if before == model => {
             Here::LlmLoaded { model: model.to_owned() }
         }

@@ -82,6 +82,11 @@ fn a_prompt_without_a_model_is_told_which_one_it_gets() {
     rig.run_for(600_000);
     let told = explained(&rig, &prompt("hello"));
     assert_eq!(told.model.as_deref(), Some(QWEN_14B), "{told:?}");
+    let loads = Some(Here::LlmLoads { model: QWEN_14B.into() });
+    assert!(told.here == loads || told.here == Some(Here::LlmLoaded { model: QWEN_14B.into() }), "{told:?}");
+    let mut fresh = Rig::new().gpus([24_576, 24_576]);
+    fresh.run_until_rest();
+    assert_eq!(explained(&fresh, &prompt("hello")).here, loads, "nothing is loaded yet");
     let small = explained(&rig, &prompt("hello").with_model(QWEN_7B));
     assert_eq!(small.model.as_deref(), Some(QWEN_7B));
     let off = come_true(&mut rig, prompt("hello"));
