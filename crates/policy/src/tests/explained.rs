@@ -85,7 +85,7 @@ fn a_prompt_without_a_model_is_told_which_one_it_gets() {
     let loads = Some(Here::LlmLoads { model: QWEN_14B.into() });
     assert!(told.here == loads || told.here == Some(Here::LlmLoaded { model: QWEN_14B.into() }), "{told:?}");
     let mut fresh = Rig::new().gpus([24_576, 24_576]);
-    fresh.run_until_rest();
+    fresh.run_for(1_000);
     assert_eq!(explained(&fresh, &prompt("hello")).here, loads, "nothing is loaded yet");
     let small = explained(&rig, &prompt("hello").with_model(QWEN_7B));
     assert_eq!(small.model.as_deref(), Some(QWEN_7B));
