@@ -1,10 +1,12 @@
 //! How often LLM requests come: what was seen in the last fifteen minutes, and in this hour of the day.
 //!
-//! Not here: what the hours of other days were like (`learn`), and what follows from either (`evict`, `plan`).
+//! Not here: what follows from the counts (`rate`), what the hours of other days were like (`learn`), and what follows from either (`evict`, `plan`).
 
 use std::collections::{BTreeMap, VecDeque};
 
 use model::Millis;
+
+use crate::rate::Rate;
 
 /// Requests of this long are remembered.
 pub(crate) const WINDOW: Millis = Millis::from_secs(900);
@@ -14,6 +16,8 @@ pub(crate) const HOURS: usize = 24;
 const STEP: Millis = Millis::from_secs(15);
 /// Requests a second where nothing is known: one in ten minutes.
 const RATE_PRIOR: f64 = 1.0 / 600.0;
+/// No hour is believed to have fewer than one in a day.
+const RATE_LEAST: f64 = 1.0 / 86_400.0;
 /// Of an hour of which less was seen nothing is learned.
 const SEEN_AT_LEAST: Millis = Millis::from_secs(1_800);
 /// Job types that are told apart; what more of them there are is counted as one.
@@ -76,30 +80,32 @@ impl Demand {
         }
     }
 
-    /// Requests a second. The part of the window that nobody watched counts at the rate that is usual, or at one
-    /// request in ten minutes where nothing is known.
-    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
-    pub(crate) fn per_second(&self, now: Millis, usual: Option<f64>) -> f64 {
-        let first = (now - WINDOW).0.div_euclid(STEP.0);
-        let seen: u64 = self.counts.iter().filter(|(step, _)| *step > first).map(|(_, count)| count).sum();
-        let unseen = (WINDOW - self.watched(now)).as_secs_f64() * usual.unwrap_or(RATE_PRIOR);
-        (seen as f64 + unseen) / WINDOW.as_secs_f64()
+    /// How often requests come of late; as is usual, or one in ten minutes where nothing is known, as far as nobody watched.
+    pub(crate) fn rate(&self, now: Millis, usual: Option<f64>) -> Rate {
+        let newest = now.0.div_euclid(STEP.0);
+        let mut counts = vec![0; self.steps_watched(now)];
+        for (step, count) in self.counts.iter().rev() {
+            if let Some(slot) = usize::try_from(newest - step).ok().and_then(|at| counts.get_mut(at)) {
+                *slot = *count;
+            }
+        }
+        let usual = usual.unwrap_or(RATE_PRIOR).max(RATE_LEAST);
+        Rate::now(&counts, STEP.as_secs_f64(), usual)
     }
 
-    /// How much of the window was watched, in whole steps.
-    fn watched(&self, now: Millis) -> Millis {
-        let watched = self.since.map_or(Millis::ZERO, |since| now - since).clamp(Millis::ZERO, WINDOW);
-        Millis(watched.0.div_euclid(STEP.0).saturating_mul(STEP.0))
+    /// How many steps of the window were watched, the one under way included.
+    fn steps_watched(&self, now: Millis) -> usize {
+        let Some(since) = self.since.filter(|since| *since <= now) else { return 0 };
+        let steps = now.0.div_euclid(STEP.0) - since.0.div_euclid(STEP.0) + 1;
+        usize::try_from(steps.min(WINDOW.0 / STEP.0)).unwrap_or_default()
     }
 
-    /// When the rate changes if no request comes.
+    /// When the rate is another one though no request comes.
     pub(crate) fn rate_until(&self, now: Millis) -> Option<Millis> {
-        let first = (now - WINDOW).0.div_euclid(STEP.0);
-        let leaves = self.counts.iter().map(|(step, _)| *step).find(|step| *step > first);
-        let leaves = leaves.map(|step| Millis(step.saturating_mul(STEP.0)) + WINDOW);
-        let watched = self.watched(now);
-        let watches = self.since.filter(|_| watched < WINDOW).map(|since| since + watched + STEP);
-        [leaves, watches].into_iter().flatten().filter(|at| *at > now).min()
+        let next = Millis((now.0.div_euclid(STEP.0) + 1).saturating_mul(STEP.0));
+        let watches = self.since.is_some_and(|since| next <= since + WINDOW);
+        let leaves = self.counts.iter().any(|(step, _)| Millis(step.saturating_mul(STEP.0)) + WINDOW >= next);
+        (watches || leaves).then_some(next)
     }
 
     /// When the last one came.

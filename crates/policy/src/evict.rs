@@ -10,6 +10,8 @@ mod thresholds;
 use model::config::EvictionPolicy;
 use model::{GpuUuid, Millis};
 
+use crate::rate::Rate;
+
 pub use cost_benefit::CostBenefit;
 pub use thresholds::Thresholds;
 
@@ -40,9 +42,9 @@ pub struct EvictionFacts {
     pub idle_llms: u64,
     /// Requests that an LLM serves at once; the least of those that are loaded.
     pub llm_slots: u64,
-    /// LLM requests a second, as of late.
-    pub requests_per_s: f64,
-    /// When that falls, if none comes.
+    /// How often LLM requests come, as of late.
+    pub requests: Rate,
+    /// When that is another rate, if none comes.
     pub rate_until: Option<Millis>,
     /// What a request takes on average.
     pub request_time: Millis,

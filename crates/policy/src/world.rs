@@ -22,6 +22,7 @@ use crate::learn::Memory;
 use crate::order::Ageing;
 use crate::queue::{Line, Queue, Queued, Shape, What};
 use crate::ram::RamWait;
+use crate::rate::Rate;
 use crate::turn::Turns;
 use crate::unit::{Claim, Unit};
 use crate::wide::Kept;
@@ -437,9 +438,9 @@ impl World {
     }
 
     /// LLM requests a second, as of late; as is usual at this hour where nobody has watched for long enough.
-    pub(crate) fn requests_per_s(&self, now: Millis) -> f64 {
+    pub(crate) fn requests(&self, now: Millis) -> Rate {
         let usual = self.demand.hour(now).and_then(|hour| self.memory.requests_per_hour(hour.hour));
-        self.demand.per_second(now, usual.map(|per_hour| per_hour / 3_600.0))
+        self.demand.rate(now, usual.map(|per_hour| per_hour / 3_600.0))
     }
 
     /// Keeps a sentence, for those who ask later.

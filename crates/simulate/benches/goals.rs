@@ -4,6 +4,7 @@
 //! cargo bench -p gpuspool-simulate                  every goal, as the figures are quoted (some minutes)
 //! cargo bench -p gpuspool-simulate -- M 20          only goals that begin with `M`, 20 batches of each kind
 //! cargo bench -p gpuspool-simulate -- E1 2 6        only E1: 2 days of each kind, of 6 hours each
+//! cargo bench -p gpuspool-simulate -- E1 2 6 100    the same from seed 100 on: nothing was tuned with those
 //! ```
 //! Everything here is simulated time: the figures do not depend on the machine that this runs on.
 
@@ -19,6 +20,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     if let Some(hours) = numbers.get(1) {
         effort.hours = hours.parse()?;
+    }
+    if let Some(from) = numbers.get(2) {
+        effort.from = from.parse()?;
     }
     let wanted = |goal: &str| {
         names.is_empty() || names.iter().any(|name| goal.starts_with(name.as_str()) || name.starts_with(goal))

@@ -6,11 +6,12 @@
 //!         = q · (R + W / 2) + what they have waited   nobody does
 //! cost    = chat_weight · (λ·h + requests that wait) · wait(c)        h = W / (nS+1) + R + u: the time without it
 //! wait(c) = C(c, λa) · a / (c − λa), at most R + min(h / 2, s)         c slots of the LLMs that are left (Erlang C)
-//!         = R + min(h / 2, s)                                          none is left, or too few
+//! cost    = chat_weight · (λ·((h − R)·n + R² / 2) + requests that wait · n)   none is left; n = R + s / (nS+1)
 //! ```
 //!
-//! A request that finds no LLM waits for the end of a script (s, their mean) and the load, not for the end of them all:
-//! with nobody to serve it an LLM is loaded again at once.
+//! A request that finds no LLM waits for the end of the next script (s, their mean) and the load, not for the end of them
+//! all: with nobody to serve it an LLM is loaded again at once. One that comes while it loads waits for half of that. How often they come is not known well: the cost is the mean of
+//! what it is at each rate that explains what came, by its weight.
 //!
 //! An LLM goes when the benefit outweighs the cost. While the chat is active, as many stay as it keeps busy. Where
 //! nobody serves the scripts their benefit grows as they wait, and after [`AGED`] one goes whatever the cost.
@@ -91,10 +92,11 @@ fn victim(facts: &EvictionFacts) -> Option<(usize, &Candidate)> {
 pub(crate) fn keep(facts: &EvictionFacts, candidate: &Candidate) -> u64 {
     let lately = facts.since_request.is_some_and(|since| since.as_secs_f64() < facts.policy.keep_last_s);
     let away_s = (candidate.reload_time + facts.unload_time).as_secs_f64();
-    if !lately || facts.requests_per_s * away_s < 1.0 {
+    let per_s = facts.requests.per_s();
+    if !lately || per_s * away_s < 1.0 {
         return 0;
     }
-    busy_gpus(facts.requests_per_s, facts.request_time, facts.llm_slots).max(1)
+    busy_gpus(per_s, facts.request_time, facts.llm_slots).max(1)
 }
 
 /// GPUs that requests of this rate keep busy.
@@ -138,10 +140,19 @@ impl Scale {
 
     fn cost(&self, facts: &EvictionFacts) -> f64 {
         let slots = (facts.ready_llms + facts.booting_llms).saturating_sub(1) * facts.llm_slots.max(1);
-        let requests = facts.requests_per_s * self.without + float(facts.llms_waiting);
-        let worst = self.reload + (self.without / 2.0).min(facts.scripts.mean_time.as_secs_f64());
-        let wait = waiting(slots, facts.requests_per_s, facts.request_time.as_secs_f64());
-        facts.policy.chat_weight * requests * wait.map_or(worst, |wait| wait.min(worst))
+        let script = facts.scripts.mean_time.as_secs_f64();
+        let worst = self.reload + (self.without / 2.0).min(script);
+        let lost = |per_s: f64| {
+            if slots == 0 {
+                let next = self.reload + script / (self.serving + 1.0);
+                let (working, loading) = (self.without - self.reload, self.reload * self.reload / 2.0);
+                return per_s * working.mul_add(next, loading) + float(facts.llms_waiting) * next;
+            }
+            let requests = per_s * self.without + float(facts.llms_waiting);
+            let wait = waiting(slots, per_s, facts.request_time.as_secs_f64());
+            requests * wait.map_or(worst, |wait| wait.min(worst))
+        };
+        facts.policy.chat_weight * facts.requests.mean(lost)
     }
 
     /// How many script-seconds those that nobody serves still wait for LLMs that the chat keeps busy.

@@ -44,7 +44,7 @@ fn scale(draft: &mut Draft<'_>) {
     }
     let Some(gone) = world.demand.scripts_gone() else { return };
     let have = draft.desks.iter().filter(|desk| desk.llm.is_some() || desk.promised.is_some()).count() as u64;
-    let per_s = world.requests_per_s(draft.now);
+    let per_s = world.requests(draft.now).per_s();
     let loaded = draft.desks.iter().filter_map(|desk| desk.llm.as_ref());
     let slots = loaded.clone().map(|llm| u64::from(llm.parallel)).min();
     let model = loaded.map(|llm| llm.model).next();

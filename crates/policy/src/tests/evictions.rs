@@ -6,6 +6,7 @@ use model::{GpuState, GpuUuid, Millis, TaskClass};
 use super::make::{QWEN_7B, QWEN_14B, config, prompt, script, whisper};
 use super::rig::Rig;
 use crate::evict::{Candidate, EvictionFacts, Judge, Ruling, ScriptsWaiting, Thresholds};
+use crate::rate::Rate;
 
 /// One LLM that runs nothing if `idle`, and what the thresholds look at.
 pub(super) fn facts(scripts: u64, llms: u64, idle: u64, script_s: i64, reload_s: i64) -> EvictionFacts {
@@ -35,7 +36,7 @@ pub(super) fn facts(scripts: u64, llms: u64, idle: u64, script_s: i64, reload_s:
         booting_llms: 0,
         idle_llms: idle,
         llm_slots: 1,
-        requests_per_s: 0.0,
+        requests: Rate::exactly(0.0),
         rate_until: None,
         request_time: Millis::from_secs(10),
         since_request: None,

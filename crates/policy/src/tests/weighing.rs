@@ -8,6 +8,7 @@ use super::rig::Rig;
 use crate::evict::cost_benefit::{AGED, erlang_c, keep, waiting};
 use crate::evict::{CostBenefit, EvictionFacts, Judge, Keeping, Ruling};
 use crate::plan_by;
+use crate::rate::Rate;
 
 fn near(found: f64, expected: f64) {
     assert!((found - expected).abs() < 0.01 * expected.abs().max(0.01), "{found} is not {expected}");
@@ -19,7 +20,7 @@ fn ten_scripts(script_gpus: u64, llms: u64) -> EvictionFacts {
     facts.scripts.total_time = Millis::from_secs(450);
     facts.script_gpus = script_gpus;
     facts.ready_llms = llms;
-    facts.requests_per_s = 1.0 / 60.0;
+    facts.requests = Rate::exactly(1.0 / 60.0);
     facts.since_request = Some(Millis::from_secs(1));
     facts
 }
@@ -47,11 +48,11 @@ fn benefit_and_cost_by_hand() {
     let (benefit, cost) = numbers(&ten_scripts(1, 2));
     near(benefit, 1_025.0);
     near(cost, 10.0 * (350.0 / 60.0) * 2.0);
-    // Nobody serves them, and no LLM is left: 10 · (120 + 225) against h = 450 + 125, each waits for a
-    // script and the load: 45 + 120.
+    // Nobody serves them, and no LLM is left: 10 · (120 + 225) against 455 s in which each waits for a script and the
+    // load, 45 + 120, and the load itself, in which each waits for half of it.
     let (benefit, cost) = numbers(&ten_scripts(0, 1));
     near(benefit, 3_450.0);
-    near(cost, 10.0 * (575.0 / 60.0) * 165.0);
+    near(cost, 10.0 * (455.0 * 165.0 + 120.0 * 60.0) / 60.0);
     // What they have waited is added where nobody serves them.
     let mut facts = ten_scripts(0, 1);
     facts.scripts.waited = Millis::from_secs(600);
@@ -62,7 +63,7 @@ fn benefit_and_cost_by_hand() {
 fn as_many_llms_stay_as_the_chat_keeps_busy() {
     let keeps = |per_s: f64, since_s: i64, slots: u64| {
         let mut facts = ten_scripts(1, 3);
-        facts.requests_per_s = per_s;
+        facts.requests = Rate::exactly(per_s);
         facts.since_request = Some(Millis::from_secs(since_s));
         facts.llm_slots = slots;
         keep(&facts, &facts.candidates[0])
@@ -73,7 +74,7 @@ fn as_many_llms_stay_as_the_chat_keeps_busy() {
     assert_eq!(keeps(1.0 / 60.0, 900, 1), 0, "none came of late");
     assert_eq!(keeps(1.0 / 600.0, 5, 1), 0, "none is expected before it could be back");
     let mut facts = ten_scripts(1, 2);
-    facts.requests_per_s = 0.125;
+    facts.requests = Rate::exactly(0.125);
     assert!(matches!(CostBenefit.rule(&facts), Ruling::Keep(_)), "two are needed");
     facts.ready_llms = 4;
     assert!(matches!(CostBenefit.rule(&facts), Ruling::Evict(_)));
@@ -92,6 +93,32 @@ fn an_llm_that_is_hardly_used_goes_and_the_sentence_says_why() {
     rig.run_until_ended("w5");
     let evictions = rig.said().iter().filter(|said| said.contains("makes room")).count();
     assert_eq!(evictions, 1, "it is said once: {:?}", rig.said());
+}
+
+/// One GPU, whose LLM has answered once a minute and then been idle for so long, when so many scripts come.
+fn first_script_waits(idle_s: i64, scripts: usize) -> Millis {
+    let mut rig = Rig::new().gpus([24_576]);
+    rig.times.llm = 5_000;
+    rig.times.script = 45_000;
+    for n in 0..10 {
+        rig.drop_task(prompt(&format!("p{n}")).of_type("chatbot")).run_for(60_000);
+    }
+    rig.run_for((idle_s - 60) * 1_000);
+    let since = rig.now;
+    rig.drop_tasks((0..scripts).map(|n| script(&format!("s{n}"), "embed")));
+    rig.run_until("a script runs", |rig| rig.state(0) == GpuState::ScriptBusy);
+    rig.now - since
+}
+
+#[test]
+fn scripts_on_the_only_gpu_start_within_tens_of_seconds_where_the_chat_has_gone_quiet() {
+    for (idle_s, scripts) in [(300, 5), (300, 20), (600, 1), (600, 5), (800, 1)] {
+        let waits = first_script_waits(idle_s, scripts);
+        assert!(waits <= Millis::from_secs(40), "{scripts} scripts, idle for {idle_s} s: {waits}");
+    }
+    // A person who has asked a moment ago is likely to ask again.
+    let waits = first_script_waits(60, 5);
+    assert!(waits > Millis::from_secs(60), "{waits}");
 }
 
 #[test]

@@ -147,7 +147,7 @@ impl Case {
     /// When an item has not ended or an LLM is not back.
     pub fn trial(&self, seed: u64) -> Result<Trial, TrialError> {
         let items = self.items(seed);
-        let outcome = self.run(seed)?;
+        let outcome = self.sim(seed)?.run();
         let undone = |what: String| TrialError::Undone { case: self.name(), seed, what };
         if let Some(broken) = outcome.broken.first() {
             return Err(undone(format!("a law is broken: {broken}")));
@@ -172,13 +172,13 @@ impl Case {
         self.mix.items(&mut Dice::of(seed, "items"))
     }
 
-    /// Runs it once under ours: for a picture of it.
+    /// One of them under ours, ready to run: also for a picture of it.
     ///
     /// # Errors
     /// When the scenario makes no sense.
-    pub fn run(&self, seed: u64) -> Result<Outcome, TrialError> {
+    pub fn sim(&self, seed: u64) -> Result<Sim, TrialError> {
         let arrivals = self.arrivals(&self.items(seed));
-        Ok(Sim::with_arrivals(self.scenario(seed), arrivals, Mind::Ours)?.tracing().run())
+        Ok(Sim::with_arrivals(self.scenario(seed), arrivals, Mind::Ours)?)
     }
 
     /// When the last LLM was back, and how long after the first GPU had nothing to do the first one was.

@@ -12,7 +12,6 @@ use super::makespan::TrialError;
 use super::online_model::{OnlinePolicy, Waited, Work, bound, run};
 use crate::dice::{Dice, Times};
 use crate::mind::Mind;
-use crate::outcome::Outcome;
 use crate::people::{Arrival, Job, Wish};
 use crate::scenario::{Engines, GpuSpec, Scenario, WorkSpec};
 use crate::sim::Sim;
@@ -117,7 +116,7 @@ impl DayCase {
             longest_s: 0.0,
         };
         for mind in minds {
-            let (waited, longest_s) = self.simulate(seed, *mind, &requests, &scripts)?;
+            let (waited, longest_s) = self.simulate(seed, *mind)?;
             if *mind == Mind::Ours {
                 trial.longest_s = longest_s;
             }
@@ -165,20 +164,13 @@ impl DayCase {
         (requests, scripts)
     }
 
-    fn simulate(
-        &self,
-        seed: u64,
-        mind: Mind,
-        requests: &[Work],
-        scripts: &[Work],
-    ) -> Result<(Waited, f64), TrialError> {
+    fn simulate(&self, seed: u64, mind: Mind) -> Result<(Waited, f64), TrialError> {
         let undone = |what: String| TrialError::Undone {
             case: format!("{} under {}", self.name(), mind.name()),
             seed,
             what,
         };
-        let arrivals = self.arrivals(requests, scripts);
-        let outcome = Sim::with_arrivals(self.scenario(seed), arrivals, mind)?.run();
+        let outcome = self.sim(seed, mind)?.run();
         // The simple minds leave tasks behind, or let them wait for ever: that is what they are shown for.
         if let Some(broken) = outcome.broken.first().filter(|_| mind == Mind::Ours) {
             return Err(undone(format!("a law is broken: {broken}")));
@@ -196,14 +188,14 @@ impl DayCase {
         Ok((waited, longest))
     }
 
-    /// Runs it once under this mind: for a picture of it.
+    /// One of them under this mind, ready to run: also for a picture of it.
     ///
     /// # Errors
     /// When the scenario makes no sense.
-    pub fn run(&self, seed: u64, mind: Mind) -> Result<Outcome, TrialError> {
+    pub fn sim(&self, seed: u64, mind: Mind) -> Result<Sim, TrialError> {
         let (requests, scripts) = self.works(seed);
         let arrivals = self.arrivals(&requests, &scripts);
-        Ok(Sim::with_arrivals(self.scenario(seed), arrivals, mind)?.tracing().run())
+        Ok(Sim::with_arrivals(self.scenario(seed), arrivals, mind)?)
     }
 
     fn scenario(&self, seed: u64) -> Scenario {

@@ -90,13 +90,13 @@ fn longest_first_llm(found: &[Trial]) -> f64 {
 
 fn alike(gpus: usize, effort: Effort) -> Result<(Row, f64), TrialError> {
     let case = Case::alike(gpus, Mix::Constant, false);
-    let found = trials(1, effort.threads, |seed| case.trial(seed))?;
+    let found = trials(effort.from, 1, effort.threads, |seed| case.trial(seed))?;
     Ok((of_trials("M1", &case, &found, 1.02), longest_first_llm(&found)))
 }
 
 fn unequal(gpus: usize, mix: Mix, effort: Effort) -> Result<(Vec<Row>, f64), TrialError> {
     let case = Case::alike(gpus, mix, false);
-    let found = trials(effort.batches, effort.threads, |seed| case.trial(seed))?;
+    let found = trials(effort.from, effort.batches, effort.threads, |seed| case.trial(seed))?;
     let whole = of_trials("M2", &case, &found, 1.03);
     let ratio = |of: &dyn Fn(&Trial) -> f64| p95(found.iter().map(|trial| of(trial) / trial.bound));
     let tail = Row {
@@ -132,7 +132,7 @@ fn unequal(gpus: usize, mix: Mix, effort: Effort) -> Result<(Vec<Row>, f64), Tri
 
 fn in_turn(gpus: usize, mix: Mix, effort: Effort) -> Result<Row, TrialError> {
     let case = Case::alike(gpus, mix, true);
-    let found = trials(effort.batches, effort.threads, |seed| case.trial(seed))?;
+    let found = trials(effort.from, effort.batches, effort.threads, |seed| case.trial(seed))?;
     Ok(of_trials("M3", &case, &found, 1.05))
 }
 
@@ -140,7 +140,7 @@ fn in_turn(gpus: usize, mix: Mix, effort: Effort) -> Result<Row, TrialError> {
 fn slots(mix: Mix, effort: Effort) -> Result<Row, TrialError> {
     let case = Case { gpus: Gpus(vec![(3, 1.0), (2, 0.6)]), mix, in_turn: false };
     let count = if mix == Mix::Constant { 1 } else { effort.batches };
-    let found = trials(count, effort.threads, |seed| case.trial(seed))?;
+    let found = trials(effort.from, count, effort.threads, |seed| case.trial(seed))?;
     Ok(of_trials("M4", &case, &found, 1.02))
 }
 
@@ -154,7 +154,7 @@ fn days(asks: Asks, effort: Effort) -> Result<Vec<Row>, TrialError> {
     for day in DAYS {
         for gpus in SIZES {
             let case = DayCase { day, gpus, asks, hours: effort.hours };
-            let found = trials(effort.days, effort.threads, |seed| case.trial(seed, &MINDS))?;
+            let found = trials(effort.from, effort.days, effort.threads, |seed| case.trial(seed, &MINDS))?;
             rows.extend(of_days(&case, measure, &found));
         }
     }

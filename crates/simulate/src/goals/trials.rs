@@ -6,23 +6,24 @@ use std::thread;
 
 use super::makespan::TrialError;
 
-/// Runs seeds 0 up to `count` on so many threads.
+/// Runs so many seeds, beginning with `from`, on so many threads.
 ///
 /// # Errors
 /// The error of the first seed that has one.
 pub(super) fn trials<T: Send>(
+    from: u64,
     count: u64,
     threads: usize,
     run: impl Fn(u64) -> Result<T, TrialError> + Sync,
 ) -> Result<Vec<T>, TrialError> {
-    let next = AtomicU64::new(0);
+    let next = AtomicU64::new(from);
     let done: Mutex<Vec<(u64, Result<T, TrialError>)>> = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= count {
+                    if seed >= from + count {
                         return;
                     }
                     let result = run(seed);

@@ -204,7 +204,7 @@ pub(super) fn facts(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Result<Facts, U
         booting_llms: count(&|desk| desk.llm.as_ref().is_some_and(|llm| !llm.ready)),
         idle_llms: count(&|desk| desk.is_idle_llm() && world.takes_scripts(desk.gpu)),
         llm_slots: slots.map(|llm| u64::from(llm.parallel)).min().unwrap_or(1),
-        requests_per_s: world.requests_per_s(draft.now),
+        requests: world.requests(draft.now),
         rate_until: world.demand.rate_until(draft.now),
         request_time: world.memory.request_time(model),
         since_request: world.demand.last().map(|last| draft.now - last),
