@@ -12,6 +12,8 @@ mod worker;
 
 use model::{GpuUuid, Millis, WorkerId};
 
+pub(crate) use undone::AGAIN_AFTER;
+
 use crate::event::Event;
 use crate::gpu::Scene;
 use crate::unit::Phase;

@@ -1,225 +1,311 @@
-//! What must never be, as data: the invariants of the reliability specification, as far as the world can see them.
+//! What must never be, as data: every promise that the mind can break, with the check that sees it.
 //!
-//! Checked after each step of the property tests; a brain may check it too. Not here: what is on disk.
+//! | of the reliability specification | |
+//! |---|---|
+//! | I1 one ending, I2 one place, I6 no double run, I7 one holder, I8 no poison, I17 exact batches | laws of a world (`state`) |
+//! | I6, I7, I8, I17, I20 at the moment of a choice; what is evicted, who yields, who is passed over | laws of a fact (`fact`) |
+//! | I1, I19 what a fact may change | laws of a change (`change`) |
+//! | I19, I20 nothing that could go on stands still, and no sleep is too long | laws of rest (`rest`) |
+//! | I21 bounded resources | the mind's own memory: a law of a world; the rest in the brain |
+//! | I3, I4, I5, I18 crashes, power, adoption, full disks | what lies on disk: the spool's and the brain's tests, `simulate` |
+//! | I9 to I13, I15 torn files, bad input, missed events, readable state, one brain | `spool` and `brain` |
+//! | I14 a state that is derived | the brain's tests |
+//! | I16 no orphan memory | `engine` and `worker` |
+//!
+//! Those with a letter of their own (`E`: eviction, `P`: places, `R`: retries, `Y`: yields) are promises of the README.
+//! Checked after each fact of the property tests and of `simulate`. Not here: what is on disk, and any choice.
 
-use std::collections::BTreeMap;
+mod change;
+mod evictions;
+mod places;
+mod rest;
+mod starts;
+mod state;
 
-use model::config::VramAccounting;
-use model::link::StopWhy;
-use model::{GpuUuid, Millis, TaskClass, TaskId};
+use std::fmt;
 
-use crate::gpu::Gpu;
-use crate::queue::HostKey;
-use crate::unit::Unit;
-use crate::worker::Worker;
+use model::Millis;
+
+use crate::action::Plan;
+use crate::event::Event;
 use crate::world::World;
+pub use change::Marks;
+
+/// A promise, and how it is seen to be broken.
+#[derive(Clone, Copy, Debug)]
+pub struct Law {
+    /// Its name: an invariant of the reliability specification, or a letter of its own, and a few words.
+    pub name: &'static str,
+    /// What is promised.
+    pub promise: &'static str,
+    /// What sees it broken.
+    pub check: Check,
+}
+
+/// When a law is looked at, and what sees it broken: a sentence for each breach.
+#[derive(Clone, Copy, Debug)]
+pub enum Check {
+    /// After each fact: the world alone.
+    World(fn(&World, &mut Found)),
+    /// Before each fact: the world, and what is about to be taken in; mostly, what the mind has chosen.
+    Fact(fn(&Step<'_>, &mut Found)),
+    /// After each fact: what it changed.
+    Change(fn(&Marks, &World, &mut Found)),
+    /// When the mind has nothing more to do.
+    Rest(fn(&Pause<'_>, &mut Found)),
+}
+
+/// A fact that is about to be taken in.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'w> {
+    /// The world before it.
+    pub world: &'w World,
+    /// When.
+    pub at: Millis,
+    /// What.
+    pub event: &'w Event,
+}
+
+/// A mind that has nothing more to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Pause<'w> {
+    /// The world.
+    pub world: &'w World,
+    /// When.
+    pub now: Millis,
+    /// The plan without an action.
+    pub plan: &'w Plan,
+}
+
+/// What was seen of one law.
+pub type Found = Vec<String>;
 
 /// A law that does not hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Breach {
-    /// Which, by its number in the reliability specification.
-    pub law: &'static str,
+    /// Which.
+    pub law: &'static Law,
     /// What was seen.
     pub detail: String,
 }
 
-/// Every law that does not hold.
+impl fmt::Display for Breach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} (the promise: {})", self.law.name, self.detail, self.law.promise)
+    }
+}
+
+const fn law(name: &'static str, promise: &'static str, check: Check) -> Law {
+    Law { name, promise, check }
+}
+
+/// All of them.
+pub const LAWS: &[Law] = &[
+    law("I1 one ending", "every task ends exactly once", Check::World(state::one_ending)),
+    law(
+        "I2 one place",
+        "a task, a start and an attempt are in one place each",
+        Check::World(state::one_place),
+    ),
+    law(
+        "I2 whole queue",
+        "what waits stands in line, is parked until its time, or is to be ended",
+        Check::World(state::whole_queue),
+    ),
+    law(
+        "I6 no double run",
+        "a task has one live attempt at most, and no number twice",
+        Check::World(state::no_double_run),
+    ),
+    law(
+        "I7 one holder",
+        "a GPU has one worker, and what was granted on it fits",
+        Check::World(state::one_holder),
+    ),
+    law(
+        "I7 one lock",
+        "under a single lock one unit runs on all GPUs together",
+        Check::World(state::one_lock),
+    ),
+    law("I8 no poison", "a task is charged so often and not more", Check::World(state::no_poison)),
+    law(
+        "I17 exact batches",
+        "a batch has as many ends as items; inside exclusive mode no LLM task starts but admitted chatbots",
+        Check::World(state::exact_batches),
+    ),
+    law(
+        "I21 bounded memory",
+        "what is remembered of the past has a bound",
+        Check::World(state::bounded_memory),
+    ),
+    law("Y1 chatbots stay", "whoever is asked to give way is no chatbot", Check::World(state::chatbots_stay)),
+    law("I6 numbers rise", "an attempt has the number after the last one", Check::Fact(starts::numbers_rise)),
+    law(
+        "I8 charged once",
+        "an attempt is charged when it starts; one that gave way, or did not count, gets that back",
+        Check::Fact(starts::charged_once),
+    ),
+    law(
+        "R1 put away once",
+        "an attempt is put away once, when it is over",
+        Check::Fact(starts::put_away_once),
+    ),
+    law(
+        "R2 back-off",
+        "what broke waits as long as was set, and what rests is let rest",
+        Check::Fact(starts::back_off),
+    ),
+    law(
+        "P1 only what may start starts",
+        "nothing starts before its time, cancelled, paused, inside exclusive mode, or while the machine is being freed",
+        Check::Fact(starts::may_start),
+    ),
+    law(
+        "P2 only where it can run",
+        "work goes to a usable GPU with a worker that obeys, where it fits and may run",
+        Check::Fact(places::can_run),
+    ),
+    law(
+        "P3 a free slot",
+        "a request goes to its model, which is ready and has a free slot",
+        Check::Fact(places::free_slot),
+    ),
+    law(
+        "P4 memory",
+        "hosts are let in as far as the memory goes, the headroom left free",
+        Check::Fact(places::memory),
+    ),
+    law(
+        "P5 kept room",
+        "room that was made for a task goes to none of another kind while that waits",
+        Check::Fact(places::kept_room),
+    ),
+    law(
+        "P6 memory of the machine",
+        "while memory is short no script starts, but one at a time after `ram_wait_s`",
+        Check::Fact(places::ram_guard),
+    ),
+    law(
+        "I7 one launch",
+        "a GPU, or the CPU lane, gets one worker at a time",
+        Check::Fact(places::one_launch),
+    ),
+    law(
+        "I20 chatbots first",
+        "no other task takes a place that a waiting chatbot could have",
+        Check::Fact(starts::chatbots_first),
+    ),
+    law(
+        "I20 one order",
+        "of tasks that can run in the same places the higher level goes first, then the job type whose turn it is, \
+         then who came first",
+        Check::Fact(starts::one_order),
+    ),
+    law("E1 no request is cut", "no LLM goes under a request", Check::Fact(evictions::no_cut)),
+    law("E2 pinned", "an LLM that is pinned makes room for nobody", Check::Fact(evictions::pinned)),
+    law("E3 residency", "an LLM stays its least time", Check::Fact(evictions::residency)),
+    law(
+        "E4 feasible",
+        "an LLM makes room for a task that waits, then fits there, and for which the room is kept",
+        Check::Fact(evictions::feasible),
+    ),
+    law(
+        "E5 no boot too soon",
+        "a model that failed to load on a GPU is not tried again at once",
+        Check::Fact(evictions::no_boot_too_soon),
+    ),
+    law(
+        "Y2 yields for a chatbot",
+        "who is asked to give way can, has not too often, and a chatbot waits",
+        Check::Fact(evictions::yields),
+    ),
+    law("I1 nothing is lost", "no task leaves the mind but by its end", Check::Change(change::nothing_lost)),
+    law("I19 time goes on", "no fact turns the time back", Check::Change(change::time_goes_on)),
+    law(
+        "I19 wakes later",
+        "the mind sleeps until an instant that is still to come",
+        Check::Rest(rest::wakes_later),
+    ),
+    law(
+        "R3 what is over is put away",
+        "an attempt that is over, cancelled or past its limit is dealt with at once",
+        Check::Rest(rest::nothing_left_lying),
+    ),
+    law(
+        "I20 no idle GPU",
+        "no GPU stands idle while a task waits that could start there as things are",
+        Check::Rest(rest::no_idle_gpu),
+    ),
+    law(
+        "I20 no idle LLM",
+        "no ready LLM stands idle while a request waits that it could serve",
+        Check::Rest(rest::no_idle_llm),
+    ),
+    law(
+        "I7 each GPU its worker",
+        "a usable GPU has a worker, or one is launched, or will be",
+        Check::Rest(rest::each_gpu_its_worker),
+    ),
+];
+
+fn broken(wanted: impl Fn(&Check, &mut Found)) -> Vec<Breach> {
+    let mut breaches = Vec::new();
+    let mut found = Vec::new();
+    for law in LAWS {
+        wanted(&law.check, &mut found);
+        breaches.extend(found.drain(..).map(|detail| Breach { law, detail }));
+    }
+    breaches
+}
+
+/// The laws of a world that do not hold in this one.
 #[must_use]
 pub fn breaches(world: &World) -> Vec<Breach> {
-    let mut found = Vec::new();
-    one_ending(world, &mut found);
-    one_place(world, &mut found);
-    no_double_run(world, &mut found);
-    one_holder(world, &mut found);
-    whole_gpus(world, &mut found);
-    one_lock(world, &mut found);
-    no_poison(world, &mut found);
-    batches_are_exact(world, &mut found);
-    chatbots_do_not_yield(world, &mut found);
-    found
-}
-
-fn breach(found: &mut Vec<Breach>, law: &'static str, detail: String) {
-    found.push(Breach { law, detail });
-}
-
-/// I1: every task ends exactly once.
-fn one_ending(world: &World, found: &mut Vec<Breach>) {
-    if let Some(times) = world.anomalies.get("ended_twice") {
-        breach(found, "I1", format!("{times} tasks ended twice"));
-    }
-}
-
-/// I2: an entry is in one place.
-fn one_place(world: &World, found: &mut Vec<Breach>) {
-    for entry in world.claims.keys().filter(|entry| world.failing.contains_key(*entry)) {
-        breach(found, "I2", format!("{} is being started and being failed", entry.name));
-    }
-    for unit in world.units.values() {
-        if !world.workers.get(&unit.worker).is_some_and(|worker| worker.units.contains(&unit.key)) {
-            breach(found, "I2", format!("{} is on no worker", unit.key));
+    broken(|check, found| {
+        if let Check::World(check) = check {
+            check(world, found);
         }
-    }
-    for worker in world.workers.values() {
-        for key in worker.units.iter().filter(|key| !world.units.contains_key(*key)) {
-            breach(found, "I2", format!("{key} is on worker {} and nowhere else", worker.id));
-        }
-        for entry in worker.claims.iter().filter(|entry| !world.claims.contains_key(*entry)) {
-            breach(
-                found,
-                "I2",
-                format!("{} is claimed for worker {} and nobody knows", entry.name, worker.id),
-            );
-        }
-    }
-}
-
-/// I6: no two live attempts of one task; attempt numbers are never reused.
-fn no_double_run(world: &World, found: &mut Vec<Breach>) {
-    let mut live: BTreeMap<&TaskId, u32> = BTreeMap::new();
-    for unit in world.units.values().filter(|unit| unit.is_live() && unit.stop.is_none()) {
-        *live.entry(&unit.key.task_id).or_default() += 1;
-    }
-    for (task_id, count) in live.into_iter().filter(|(_, count)| *count > 1) {
-        breach(found, "I6", format!("{count} attempts of {task_id} live"));
-    }
-    if world.anomalies.contains_key("attempt_number_used_twice") {
-        breach(found, "I6", "an attempt number was used twice".into());
-    }
-}
-
-/// I7: a GPU has one holder, and what is granted on it fits.
-fn one_holder(world: &World, found: &mut Vec<Breach>) {
-    let mut holders: BTreeMap<&GpuUuid, u32> = BTreeMap::new();
-    for worker in world.workers.values().filter(|worker| worker.serves()) {
-        let gpu = worker.gpu.as_ref().and_then(|uuid| world.gpus.get(uuid));
-        if let Some(gpu) = gpu.filter(|gpu| gpu.worker.as_ref() == Some(&worker.id)) {
-            *holders.entry(&gpu.facts.uuid).or_default() += 1;
-        }
-        let units: Vec<&Unit> = world.units_on(worker).filter(|unit| unit.is_live()).collect();
-        let llms = units.iter().filter(|unit| unit.class() == TaskClass::Llm).count();
-        let colocates = world.config.resource_manager.colocate_scripts;
-        if worker.gpu.is_some() && !colocates && llms > 0 && units.len() > llms {
-            breach(found, "I7", format!("worker {} has an LLM task and a script task", worker.id));
-        }
-        let parallel = worker.engine.as_ref().map_or(0, |engine| engine.parallel.max(1) as usize);
-        if worker.engine.is_some() && llms > parallel {
-            breach(found, "I7", format!("worker {} has {llms} LLM tasks and {parallel} slots", worker.id));
-        }
-        if worker.gpu.is_some() && !colocates && worker.engine.is_some() && units.len() > llms {
-            breach(found, "I7", format!("worker {} runs a script where an LLM is ordered", worker.id));
-        }
-    }
-    for (gpu, count) in holders.into_iter().filter(|(_, count)| *count > 1) {
-        breach(found, "I7", format!("GPU {gpu} has {count} workers"));
-    }
-    for worker in world.workers.values().filter(|worker| worker.serves()) {
-        if let Some(detail) = world.gpu_of(&worker.id).and_then(|gpu| over_granted(world, gpu, worker)) {
-            breach(found, "I7", detail);
-        }
-    }
-}
-
-/// I7 for tasks of several GPUs: nothing else is on any of them, started or about to.
-fn whole_gpus(world: &World, found: &mut Vec<Breach>) {
-    for worker in world.workers.values().filter(|worker| worker.serves()) {
-        let live = world.units_on(worker).filter(|unit| unit.is_live());
-        let claims = worker.claims.iter().filter_map(|entry| world.claims.get(entry));
-        let shapes: Vec<_> = live.map(|unit| &unit.shape).chain(claims.map(|it| &it.queued.shape)).collect();
-        if shapes.iter().any(|shape| shape.is_wide()) && (shapes.len() > 1 || worker.engine.is_some()) {
-            let count = shapes.len();
-            breach(found, "I7", format!("worker {} has {count} units, one of several GPUs", worker.id));
-        }
-    }
-}
-
-/// What was granted on a GPU by what was stated of it: all of the GPU for one, all but the headroom for several. What
-/// was only measured may turn out to be more after it was granted; that is no breach.
-fn over_granted(world: &World, gpu: &Gpu, worker: &Worker) -> Option<String> {
-    let total = gpu.facts.total_mib?;
-    let manager = &world.config.resource_manager;
-    let (mut units, mut sum) = (0_u64, 0_u64);
-    let live = world.units_on(worker).filter(|unit| unit.is_live()).map(|unit| &unit.shape);
-    let claims = worker.claims.iter().filter_map(|entry| world.claims.get(entry));
-    let mut hosts: BTreeMap<&HostKey, (u64, u64)> = BTreeMap::new();
-    for shape in live.chain(claims.map(|claim| &claim.queued.shape)) {
-        let Some(key) = shape.host() else { continue };
-        let stated = shape.needs.vram_mib.unwrap_or(0);
-        let mib = match manager.vram_accounting {
-            VramAccounting::Declared if shape.vram_stated => stated.max(manager.vram_per_job_mb),
-            VramAccounting::Declared => manager.vram_per_job_mb,
-            VramAccounting::Measured => stated,
-        };
-        let (count, each) = hosts.entry(key).or_default();
-        (*count, *each) = (*count + 1, mib.max(*each));
-    }
-    for (key, (count, each)) in hosts {
-        // Orders given ahead wait for a host: no more run than hosts may stay.
-        let kept = worker.hosts.iter().filter(|order| key.is(&order.script, order.model.as_deref()));
-        let kept: u64 = kept.map(|order| u64::from(order.count)).sum();
-        let count = if key.warm { count.min(kept.max(1)) } else { count };
-        units += count;
-        sum = sum.saturating_add(count.saturating_mul(each));
-    }
-    let room = if units > 1 { total.saturating_sub(manager.vram_headroom_mb) } else { total };
-    (units > 1 && sum > room).then(|| {
-        format!("GPU {} has {room} MiB for its {units} units, and {sum} MiB were granted", gpu.key())
     })
 }
 
-/// I7 under `gpu_lock: "single"`: nothing starts on a GPU while anything runs on one.
-fn one_lock(world: &World, found: &mut Vec<Breach>) {
-    if !world.has_single_lock() {
-        return;
-    }
-    let on_a_gpu = |worker| world.workers.get(worker).is_some_and(|worker| worker.gpu.is_some());
-    let units = world.units.values().filter(|unit| unit.is_live() && on_a_gpu(&unit.worker));
-    // Those of an earlier brain may have been started under another rule.
-    let (adopted, ours): (Vec<&Unit>, Vec<&Unit>) = units.partition(|unit| unit.adopted);
-    let claims = world.claims.values().filter(|claim| on_a_gpu(&claim.worker)).count();
-    let beside = |unit: &&Unit| adopted.iter().any(|other| other.ordered_at < unit.ordered_at);
-    if ours.len() + claims > 1 || ours.iter().any(beside) {
-        let all = ours.len() + claims + adopted.len();
-        breach(found, "I7", format!("{all} units run at once under a single lock"));
-    }
+/// The laws of a fact that this one would break.
+#[must_use]
+pub fn breaches_of(step: &Step<'_>) -> Vec<Breach> {
+    broken(|check, found| {
+        if let Check::Fact(check) = check {
+            check(step, found);
+        }
+    })
 }
 
-/// I8: no task runs beyond its charges.
-fn no_poison(world: &World, found: &mut Vec<Breach>) {
-    for unit in world.units.values() {
-        if unit.task.charged > unit.task.max_attempts {
-            let (charged, most) = (unit.task.charged, unit.task.max_attempts);
-            breach(found, "I8", format!("{} was charged {charged} of {most} times", unit.key));
+/// The laws of rest that do not hold.
+#[must_use]
+pub fn breaches_at_rest(pause: &Pause<'_>) -> Vec<Breach> {
+    broken(|check, found| {
+        if let Check::Rest(check) = check {
+            check(pause, found);
         }
-        if unit.task.charged > unit.key.attempt {
-            breach(found, "I8", format!("{} was charged more often than it was tried", unit.key));
-        }
-    }
+    })
 }
 
-/// Y1: whoever gives way gives it to a chatbot, and is none.
-fn chatbots_do_not_yield(world: &World, found: &mut Vec<Breach>) {
-    let asked = |unit: &&Unit| unit.stop == Some(StopWhy::Yield);
-    for unit in world.units.values().filter(asked).filter(|unit| unit.task.is_chatbot()) {
-        breach(found, "Y1", format!("{} is a chatbot and was asked to give way", unit.key));
-    }
+/// The laws of a change that a fact broke.
+#[must_use]
+pub fn breaches_of_change(before: &Marks, after: &World) -> Vec<Breach> {
+    broken(|check, found| {
+        if let Check::Change(check) = check {
+            check(before, after, found);
+        }
+    })
 }
 
-/// I17: a batch ends with as many ends as items; inside exclusive mode no LLM task starts, but chatbots that may borrow
-/// a GPU.
-fn batches_are_exact(world: &World, found: &mut Vec<Breach>) {
-    if world.anomalies.contains_key("batch_has_more_ends_than_items") {
-        breach(found, "I17", "a batch has more ends than items".into());
-    }
-    let Some(exclusive) = world.exclusive(world.now) else { return };
-    let began: Option<Millis> = world.exclusive_since;
-    let held = |unit: &&Unit| {
-        unit.class() == TaskClass::Llm && unit.is_live() && !world.is_admitted_chat(&unit.task)
-    };
-    for unit in world.units.values().filter(held) {
-        if began.is_some_and(|began| unit.ordered_at > began) {
-            let batch = &exclusive.batch.facts.batch_id;
-            breach(found, "I17", format!("{} started inside exclusive batch {batch}", unit.key));
-        }
+impl World {
+    /// Takes a fact in, as `apply`, and looks at every law on the way.
+    pub fn apply_by_law(&mut self, at: Millis, event: Event) -> Vec<Breach> {
+        let mut breaches = breaches_of(&Step { world: self, at, event: &event });
+        let before = Marks::of(self, &event);
+        self.apply(at, event);
+        breaches.extend(breaches_of_change(&before, self));
+        breaches.extend(crate::law::breaches(self));
+        breaches
     }
 }

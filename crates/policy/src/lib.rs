@@ -8,7 +8,7 @@
 //! why(&World, now, id)        reason     the one sentence about anything that waits
 //! eta(&World, now, id)        forecast   when it is expected to start and to end
 //! explain(&World, now, task)  what if    what would become of a task, or a batch, that is not submitted
-//! breaches(&World)            law        what must never be; checked after each step of the property tests
+//! LAWS, breaches(&World)      law        what must never be; checked at each step of the property tests
 //! ```
 //!
 //! Not here: clocks, files, processes, randomness, hash-ordered maps. Floats only in estimates and thresholds.
@@ -61,7 +61,10 @@ pub use evict::{
 };
 pub use explain::{STAND_INS_MAX, explain, explain_batch};
 pub use forecast::{BatchForecast, Expected, QueueForecast, batch_eta, eta, forecast};
-pub use law::{Breach, breaches};
+pub use law::{
+    Breach, Check, Found, LAWS, Law, Marks, Pause, Step, breaches, breaches_at_rest, breaches_of,
+    breaches_of_change,
+};
 pub use learn::Estimate;
 pub use picture::{PictureFrame, picture};
 pub use plan::{plan, plan_by};

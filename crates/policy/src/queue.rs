@@ -109,6 +109,8 @@ type Length = (Reverse<Priority>, Reverse<u64>, Arrival);
 /// A queued task.
 #[derive(Clone, Debug)]
 pub(crate) struct Queued {
+    /// When its file was last seen.
+    pub seen_at: Millis,
     /// Whether it was said that it waits for a slot.
     pub said_busy: bool,
     /// Whether it was said that GPUs are kept for it.
@@ -586,6 +588,23 @@ impl Queue {
     /// Files that were counted and not yet read.
     pub(crate) fn unparsed(&self, class: TaskClass) -> u64 {
         self.unparsed.iter().filter(|((of, _), _)| *of == class).map(|(_, count)| count).sum()
+    }
+
+    /// Takes one out of line that still waits, which nobody else does.
+    #[cfg(test)]
+    pub(crate) fn misplace(&mut self, task_id: &TaskId) {
+        let entries: Vec<Entry> = self.by_id(task_id).cloned().collect();
+        for entry in entries {
+            if let Some(item) = self.items.remove(&entry) {
+                self.step_out(&item);
+                self.items.insert(entry, item);
+            }
+        }
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
     }
 
     /// Whether nothing waits.

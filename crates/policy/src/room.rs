@@ -6,7 +6,7 @@
 
 use model::config::VramAccounting;
 use model::gpu::Reading;
-use model::link::{HostReport, HostState};
+use model::link::{HostOrder, HostReport, HostState};
 use model::task::Script;
 
 use crate::gpu::Gpu;
@@ -108,6 +108,17 @@ impl<'w> Line<'w> {
         self.unknown |= counted.is_none();
     }
 
+    /// One more unit; one that no host waits for brings its own, beside those that are there. True where more may stay.
+    pub(crate) fn grow(&mut self, brings_a_host: bool) -> bool {
+        let there = self.kept.max(self.units.min(1)).max(self.busy);
+        self.units += 1;
+        let more = brings_a_host && self.units > self.kept;
+        if more {
+            self.kept = (there + 1).min(self.units);
+        }
+        more
+    }
+
     /// Hosts that wait for a task.
     pub(crate) const fn idle(&self) -> u32 {
         self.kept.saturating_sub(self.units)
@@ -170,6 +181,28 @@ impl<'w> Room<'w> {
     fn sum(&self, when: When) -> Option<u64> {
         let held = self.lines.iter().filter(|line| line.held(when) > 0);
         held.map(|line| Some(line.known()?.saturating_mul(u64::from(line.held(when))))).sum()
+    }
+
+    /// The same, as if its worker had been ordered to keep these hosts.
+    #[must_use]
+    pub(crate) fn with_hosts(mut self, world: &World, hosts: &'w [HostOrder]) -> Self {
+        for line in self.lines.iter_mut().filter(|line| matches!(line.who, Holder::Host(..))) {
+            line.kept = 0;
+        }
+        for order in hosts {
+            let who = Holder::Host(&order.script, order.model.as_deref());
+            let each = world.host_mib(&order.script, order.model.as_deref());
+            self.line_mut(who, each).kept += order.count;
+        }
+        self
+    }
+
+    /// Whether what stays is more than there is: all of it for one, all but the headroom for several.
+    pub(crate) fn is_overdrawn(&self) -> bool {
+        let units: u32 = self.lines.iter().map(|line| line.held(When::Soon)).sum();
+        let (Some(total), true) = (self.total, units > 1) else { return false };
+        let taken = |sum: u64| sum.saturating_add(self.foreign).saturating_add(self.headroom);
+        self.sum(When::Soon).is_none_or(|sum| taken(sum) > total)
     }
 
     /// The line of a holder.
@@ -332,7 +365,14 @@ impl World {
             VramAccounting::Declared => {
                 Some(stated.filter(|_| shape.vram_stated).unwrap_or(0).max(manager.vram_per_job_mb))
             }
-            VramAccounting::Measured => stated.max(self.memory.vram(&key.script, key.model.as_deref())),
+            VramAccounting::Measured => {
+                // A host that stays is the same process whatever a task says of itself.
+                let of_host = match &key.script {
+                    Script::Registered(name) if key.warm => self.host_mib(name, key.model.as_deref()),
+                    script => self.memory.vram(script, key.model.as_deref()),
+                };
+                stated.max(of_host)
+            }
         };
         Need { stated, counted }
     }

@@ -17,6 +17,7 @@ mod levels;
 mod make;
 mod nonsense;
 mod pauses;
+mod random;
 mod rig;
 mod seed_4;
 mod shown;

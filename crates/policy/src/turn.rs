@@ -21,9 +21,9 @@ use model::learned::{Grants, Run};
 use crate::order::Arrival;
 
 /// How many job types an account book keeps: job types are any words, and the book must not grow without end.
-const TYPES_KEPT: usize = 256;
+pub(crate) const TYPES_KEPT: usize = 256;
 /// How many runs are kept, so that a start that came to nothing can be taken out of the one it was in.
-const RUNS_KEPT: usize = 8;
+pub(crate) const RUNS_KEPT: usize = 8;
 /// Above this, strides are rounded: weights that have no common multiple below it cannot be told from rounded ones.
 const SCALE_MAX: u64 = 1_000_000_000_000;
 

@@ -26,6 +26,8 @@ pub(crate) struct Worker {
     pub engine_at: Millis,
     /// The hosts in its orders.
     pub hosts: Vec<HostOrder>,
+    /// The hosts in its orders before the last change, in case that cannot be carried out.
+    pub hosts_before: Vec<HostOrder>,
     /// When these last changed.
     pub hosts_at: Millis,
     /// The highest generation used.

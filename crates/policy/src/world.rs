@@ -30,7 +30,7 @@ use crate::worker::{Llm, Worker};
 use crate::yields::Yields;
 
 /// How many of the latest sentences are kept: more than are shown at once, so that each GPU finds some of its own.
-const SAID_KEPT: usize = 64;
+pub(crate) const SAID_KEPT: usize = 64;
 
 /// Every fact.
 #[derive(Clone, Debug)]

@@ -39,6 +39,8 @@ pub(crate) enum Happening {
     Reads(usize),
     /// The senses read all GPUs and the memory, as they do all the time.
     ReadsAll,
+    /// The clock on the wall shows another hour.
+    HourIsOver,
     /// The senses look which GPUs there are.
     Looks,
     /// A file is read from the disk; the number tells a late one.

@@ -5,13 +5,14 @@
 //! | every accepted task ends exactly once | each end, and the end of the run |
 //! | one live attempt a task; numbers never reused; charges bounded; back-off kept | each start |
 //! | no request to an LLM that is not ready, nor beyond its slots | each start |
-//! | an exclusive batch holds back LLM tasks, chatbots excepted | each start |
+//! | an exclusive batch holds back LLM tasks, but chatbots that it admits | each start |
 //! | a chatbot goes before everything that could have waited for it | when the mind has come to rest |
 //! | no LLM is unloaded under a request | each change of an LLM order |
 //! | no GPU holds more than it has | each load |
 //! | a task of several GPUs gets so many, and has them for itself | each start |
 //! | nothing is wanted twice; `wake_at` names every instant that matters | plans and sleeps, by samples |
-//! | the mind's own laws | each fact (`policy::breaches`) |
+//! | the mind counts nothing that should be impossible | each fact |
+//! | the mind's own laws | each fact, and when it rests (`policy::LAWS`) |
 //!
 //! Not here: what is measured (`outcome`).
 
@@ -29,6 +30,8 @@ use crate::scenario::Scenario;
 
 /// The job type that goes before all others.
 const CHATBOT: &str = "chatbot";
+/// What a mind may count of what is strange, and why; everything else it counts should be impossible.
+const MAY_BE_COUNTED: [&str; 0] = [];
 /// After this many broken laws a run has said enough.
 const BROKEN_MAX: usize = 5;
 
@@ -88,6 +91,9 @@ struct Seen {
 pub(crate) struct Checks {
     threshold: u32,
     never_evict_brain: bool,
+    admits_chat: bool,
+    /// The longest that a task has waited for its start.
+    longest_wait: Millis,
     bound: Millis,
     dice: Dice,
     tasks: BTreeMap<TaskId, Known>,
@@ -112,6 +118,8 @@ impl Checks {
         Self {
             threshold: manager.batch_settings.auto_exclusive_threshold,
             never_evict_brain: manager.eviction_policy.never_evict_brain,
+            admits_chat: manager.batch_settings.exclusive_admits_chat,
+            longest_wait: Millis::ZERO,
             bound: Millis::from_secs_f64(scenario.settle_s),
             dice: Dice::of(scenario.seed, "checks"),
             tasks: BTreeMap::new(),
@@ -135,6 +143,23 @@ impl Checks {
         if self.broken.len() < BROKEN_MAX {
             self.broken.push(Broken { at, law: law.to_owned(), what });
         }
+    }
+
+    /// The mind counts what it takes for impossible.
+    pub(crate) fn counted(&mut self, at: Millis, anomalies: &BTreeMap<&'static str, u64>) {
+        let strange = anomalies.iter().find(|(name, _)| !MAY_BE_COUNTED.contains(name));
+        if let Some((name, count)) = strange {
+            self.broken(
+                at,
+                "the impossible does not happen",
+                format!("the mind counted {count} of `{name}`"),
+            );
+        }
+    }
+
+    /// The longest that a task has waited for its start, as far as a brain knew.
+    pub(crate) const fn longest_wait(&self) -> Millis {
+        self.longest_wait
     }
 
     pub(crate) const fn is_broken(&self) -> bool {

@@ -41,6 +41,8 @@ pub struct Outcome {
     pub plans: u64,
     /// Faults that came.
     pub faults: u64,
+    /// The longest that a task waited for its start, as far as one brain knew.
+    pub longest_wait: Millis,
     /// Impossible things that the last mind has counted, by name.
     pub anomalies: BTreeMap<&'static str, u64>,
     /// The story as text, where it was asked for.
@@ -155,6 +157,7 @@ impl Outcome {
             mind: sim.mind,
             seed: sim.scenario.seed,
             took: sim.now - BEGIN,
+            longest_wait: sim.checks.longest_wait(),
             broken: sim.checks.into_broken(),
             loads: sim.record.loads,
             evictions: sim.record.evictions,

@@ -101,6 +101,8 @@ pub struct Sim {
     pub(crate) going_down: bool,
     /// The next reading of everything is on the agenda.
     pub(crate) reads_noted: bool,
+    /// The end of this hour is on the agenda.
+    pub(crate) hour_noted: bool,
     pub(crate) stalled_until: Option<Millis>,
     pub(crate) paused_until: Millis,
     pub(crate) backlog: Vec<Event>,
@@ -155,6 +157,7 @@ impl Sim {
             brain_is_up: false,
             going_down: false,
             reads_noted: false,
+            hour_noted: false,
             stalled_until: None,
             paused_until: Millis::ZERO,
             backlog: Vec::new(),
@@ -229,7 +232,7 @@ impl Sim {
     }
 
     fn happen(&mut self, happening: Happening) {
-        if !matches!(happening, Happening::Reads(_) | Happening::ReadsAll) {
+        if !matches!(happening, Happening::Reads(_) | Happening::ReadsAll | Happening::HourIsOver) {
             self.trace.line(self.now, || happening.to_string());
         }
         match happening {
@@ -247,6 +250,10 @@ impl Sim {
             Happening::ReadsAll => {
                 self.reads_noted = false;
                 self.reads_all();
+            }
+            Happening::HourIsOver => {
+                self.hour_noted = false;
+                self.turns_hour();
             }
             Happening::Looks => self.looks(),
             Happening::DiskReady(version) => self.disk_ready(version),

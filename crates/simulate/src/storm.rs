@@ -32,8 +32,8 @@ pub struct Storm {
     pub faults: u64,
     /// Plans that were made.
     pub plans: u64,
-    /// Impossible things that the minds counted, by name.
-    pub anomalies: std::collections::BTreeMap<String, u64>,
+    /// The longest that a task waited for its start.
+    pub longest_wait: model::Millis,
     /// Outcomes in which a law broke, by seed.
     pub broken: Vec<Outcome>,
 }
@@ -92,9 +92,7 @@ impl Storm {
         self.tasks += outcome.tasks.len() as u64;
         self.faults += outcome.faults;
         self.plans += outcome.plans;
-        for (name, count) in &outcome.anomalies {
-            *self.anomalies.entry((*name).to_owned()).or_default() += count;
-        }
+        self.longest_wait = self.longest_wait.max(outcome.longest_wait);
         if !outcome.broken.is_empty() {
             self.broken.push(outcome);
         }

@@ -33,8 +33,8 @@ fn no_law_breaks_in_a_simulated_day_of_any_seed() {
     let from = from.map_or(1, |from| from.parse().expect("GPUSPOOL_STORM_FROM is a number"));
     let storm = storm::run(from, seeds, 2, 3).unwrap();
     println!(
-        "{} seeds, {:.0} simulated hours, {} tasks, {} faults, {} plans",
-        storm.seeds, storm.hours, storm.tasks, storm.faults, storm.plans
+        "{} seeds, {:.0} simulated hours, {} tasks, {} faults, {} plans; the longest wait was {}",
+        storm.seeds, storm.hours, storm.tasks, storm.faults, storm.plans, storm.longest_wait
     );
     assert!(storm.broken.is_empty(), "{}", report(&storm));
     assert_eq!(storm.seeds, seeds);

@@ -231,7 +231,7 @@ impl World {
 
     fn hosts_issued(&mut self, at: Millis, id: &WorkerId, hosts: Vec<HostOrder>) {
         let Some(worker) = self.workers.get_mut(id) else { return self.anomaly("issued_for_unknown_worker") };
-        worker.hosts = hosts;
+        worker.hosts_before = std::mem::replace(&mut worker.hosts, hosts);
         worker.hosts_at = at;
         self.refresh_worker(at, id);
     }

@@ -48,6 +48,7 @@ impl World {
                 since,
                 cancelled,
                 shape,
+                seen_at: at,
                 told: false,
                 said_busy: false,
                 told_kept: false,

@@ -6,7 +6,7 @@ use crate::action::Action;
 use crate::world::World;
 
 /// How long something that could not be carried out rests: a full disk should not turn the loop into a spin.
-const AGAIN_AFTER: Millis = Millis::from_secs(1);
+pub(crate) const AGAIN_AFTER: Millis = Millis::from_secs(1);
 
 impl World {
     pub(super) fn undone(&mut self, at: Millis, action: Action) {
@@ -27,10 +27,16 @@ impl World {
                 }
                 self.refresh_worker(at, &worker);
             }
-            Action::Hosts { worker, .. } | Action::Leave { worker } => {
+            Action::Hosts { worker, .. } => {
+                if let Some(found) = self.workers.get_mut(&worker) {
+                    found.hosts = std::mem::take(&mut found.hosts_before);
+                    found.again_at = again_at;
+                }
+                self.refresh_worker(at, &worker);
+            }
+            Action::Leave { worker } => {
                 if let Some(found) = self.workers.get_mut(&worker) {
                     found.leave = false;
-                    found.hosts.clear();
                     found.again_at = again_at;
                 }
                 self.refresh_worker(at, &worker);

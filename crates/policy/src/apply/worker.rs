@@ -80,6 +80,7 @@ impl World {
             engine: orders.engine,
             engine_before: None,
             engine_at,
+            hosts_before: Vec::new(),
             hosts: orders.hosts,
             hosts_at: at,
             leave: orders.leave,

@@ -217,11 +217,7 @@ fn start<'w>(draft: &mut Draft<'w>, at: usize, seeker: &Seeker<'w>, entry: &'w E
     desk.spend(seeker);
     let line = desk.room.line_mut(seeker.who, seeker.need.counted);
     line.takes(seeker.need.counted);
-    line.units += 1;
-    let more = grows && seeker.key.warm && line.units > line.kept;
-    if more {
-        line.kept = line.units;
-    }
+    let more = line.grow(grows && seeker.key.warm);
     desk.starts.push((now + expected, seeker.who));
     desk.work = desk.work.map(|sum| sum + expected);
     if more {

@@ -1,10 +1,11 @@
 //! Random stories: whatever happens, the laws hold, nothing panics, and at the end every task has ended exactly once.
 
-use model::config::GpuLock;
+use model::config::{EvictionRule, GpuLock, VramAccounting};
 use model::{FailureClass, GpuMode};
 use proptest::prelude::*;
 
 use super::make::{Drop, QWEN_7B, QWEN_14B, config, prompt, script, whisper, with_brains};
+use super::random::random;
 use super::rig::{Rig, id};
 use crate::action::Action;
 use crate::{Event, Rest};
@@ -13,30 +14,107 @@ use crate::{Event, Rest};
 #[derive(Clone, Debug)]
 enum Step {
     Prompt { priority: u8, model: u8, chatbot: bool },
-    Script { priority: u8, kind: u8, media: u16 },
+    Script { priority: u8, kind: u8, media: u16, chatbot: bool },
     Batch { items: u8, mode: u8 },
+    Pause { which: u8, paused: bool },
     Fails { class: u8 },
+    BootFails,
     KillWorker { gpu: u8, with_machine: bool },
+    KillEngine { gpu: u8 },
     KillBrain,
     Cancel { which: u16 },
     LoseGpu { gpu: u8 },
     FindGpus,
+    DiskFull { actions: u8 },
+    Ram { low: bool },
+    Hour { hour: u8 },
     Wait { ms: u16 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (1..=5_u8, 0..3_u8, any::<bool>()).prop_map(|(priority, model, chatbot)| Step::Prompt { priority, model, chatbot }),
-        4 => (1..=5_u8, 0..6_u8, 1..300_u16).prop_map(|(priority, kind, media)| Step::Script { priority, kind, media }),
+        4 => (1..=5_u8, 0..6_u8, 1..300_u16, 0..6_u8).prop_map(|(priority, kind, media, other)| {
+            Step::Script { priority, kind, media, chatbot: other == 0 }
+        }),
         1 => (1..70_u8, 0..3_u8).prop_map(|(items, mode)| Step::Batch { items, mode }),
+        1 => (any::<u8>(), any::<bool>()).prop_map(|(which, paused)| Step::Pause { which, paused }),
         2 => (0..4_u8).prop_map(|class| Step::Fails { class }),
+        1 => Just(Step::BootFails),
         1 => (0..3_u8, any::<bool>()).prop_map(|(gpu, with_machine)| Step::KillWorker { gpu, with_machine }),
+        1 => (0..3_u8).prop_map(|gpu| Step::KillEngine { gpu }),
         1 => Just(Step::KillBrain),
         1 => any::<u16>().prop_map(|which| Step::Cancel { which }),
         1 => (0..3_u8).prop_map(|gpu| Step::LoseGpu { gpu }),
         1 => Just(Step::FindGpus),
+        1 => (1..4_u8).prop_map(|actions| Step::DiskFull { actions }),
+        1 => any::<bool>().prop_map(|low| Step::Ram { low }),
+        1 => (0..24_u8).prop_map(|hour| Step::Hour { hour }),
         6 => (1..20_000_u16).prop_map(|ms| Step::Wait { ms }),
     ]
+}
+
+/// Settings that must not matter for the laws.
+#[derive(Clone, Debug)]
+struct Settings {
+    brains: bool,
+    evicts_brains: bool,
+    single_lock: bool,
+    colocates: bool,
+    thresholds: bool,
+    declared: bool,
+    admits_chat: bool,
+    reloads: bool,
+    reserve_for_chat: u32,
+    min_residency_s: f64,
+    ageing_s: f64,
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    let flags = prop::array::uniform8(any::<bool>());
+    let numbers = (
+        0..=3_u32,
+        prop::sample::select(vec![0.0, 20.0, 120.0]),
+        prop::sample::select(vec![0.0, 60.0, 900.0]),
+    );
+    (flags, numbers).prop_map(|(flags, (reserve_for_chat, min_residency_s, ageing_s))| {
+        let [brains, evicts_brains, single_lock, colocates, thresholds, declared, admits_chat, reloads] =
+            flags;
+        Settings {
+            brains,
+            evicts_brains,
+            single_lock,
+            colocates,
+            thresholds,
+            declared,
+            admits_chat,
+            reloads,
+            reserve_for_chat,
+            min_residency_s,
+            ageing_s,
+        }
+    })
+}
+
+impl Settings {
+    fn config(&self) -> model::Config {
+        let mut config = if self.brains { with_brains(config()) } else { config() };
+        config.gpu_lock = if self.single_lock { GpuLock::Single } else { GpuLock::Slots };
+        config.fairness.ageing_s = self.ageing_s;
+        let manager = &mut config.resource_manager;
+        manager.colocate_scripts = self.colocates;
+        if self.declared {
+            manager.vram_accounting = VramAccounting::Declared;
+        }
+        let policy = &mut manager.eviction_policy;
+        policy.rule = if self.thresholds { EvictionRule::Thresholds } else { EvictionRule::CostBenefit };
+        policy.never_evict_brain = !self.evicts_brains;
+        policy.reserve_for_chat = self.reserve_for_chat;
+        policy.min_residency_s = self.min_residency_s;
+        manager.batch_settings.exclusive_admits_chat = self.admits_chat;
+        manager.batch_settings.reload_llms_after_batch = self.reloads;
+        config
+    }
 }
 
 struct Story {
@@ -44,18 +122,17 @@ struct Story {
     /// Whether GPUs are pinned for an LLM.
     brains: bool,
     names: Vec<String>,
+    batches: Vec<String>,
 }
 
 impl Story {
-    fn new(brains: bool, single_lock: bool) -> Self {
-        let mut config = if brains { with_brains(config()) } else { config() };
-        config.gpu_lock = if single_lock { GpuLock::Single } else { GpuLock::Slots };
-        let mut rig = Rig::with(config).gpus([24_576, 12_227, 8_192]);
+    fn new(settings: &Settings) -> Self {
+        let mut rig = Rig::with(settings.config()).gpus([24_576, 12_227, 8_192]);
         // Workers die while starts are in their hands; what that makes strange is counted, and is not the matter here.
         rig.lenient = true;
         // So that scripts give way to the chatbots among the tasks.
         rig.boundary = Some(3_000);
-        Self { rig, brains, names: Vec::new() }
+        Self { rig, brains: settings.brains, names: Vec::new(), batches: Vec::new() }
     }
 
     fn name(&mut self) -> String {
@@ -67,6 +144,16 @@ impl Story {
     fn drop(&mut self, make: impl FnOnce(&str) -> Drop) {
         let name = self.name();
         self.rig.drop_task(make(&name));
+    }
+
+    /// What goes wrong is over; who was held may go on.
+    fn recover(&mut self) {
+        self.rig.full = 0;
+        for batch in &self.batches {
+            self.rig.pause(batch, false);
+        }
+        self.happen(&Step::Ram { low: false });
+        self.happen(&Step::FindGpus);
     }
 
     fn happen(&mut self, step: &Step) {
@@ -81,18 +168,21 @@ impl Story {
                     _ => prompt.with_model(QWEN_14B),
                 }
             }),
-            Step::Script { priority, kind, media } => {
+            Step::Script { priority, kind, media, chatbot } => {
                 let brains = self.brains;
-                self.drop(|name| match kind {
-                    0 => script(name, "embed").priority(priority),
-                    1 => whisper(name).priority(priority).media(f64::from(media)),
-                    2 => whisper(name).priority(priority).media(f64::from(media)).with_model("large-v3"),
-                    // Pinned GPUs leave one: on that machine it would wait for ever.
-                    4 | 5 if !brains => {
-                        let kind = if kind == 4 { "embed" } else { "whisper" };
-                        script(name, kind).priority(priority).gpus(2).media(f64::from(media))
-                    }
-                    _ => script(name, "count").priority(priority).gpu(model::task::GpuRequirement::None),
+                self.drop(|name| {
+                    let drop = match kind {
+                        0 => script(name, "embed").priority(priority),
+                        1 => whisper(name).priority(priority).media(f64::from(media)),
+                        2 => whisper(name).priority(priority).media(f64::from(media)).with_model("large-v3"),
+                        // Pinned GPUs leave one: on that machine it would wait for ever.
+                        4 | 5 if !brains => {
+                            let kind = if kind == 4 { "embed" } else { "whisper" };
+                            script(name, kind).priority(priority).gpus(2).media(f64::from(media))
+                        }
+                        _ => script(name, "count").priority(priority).gpu(model::task::GpuRequirement::None),
+                    };
+                    if chatbot { drop.of_type("chatbot") } else { drop }
                 });
             }
             Step::Batch { items, mode } => {
@@ -102,6 +192,7 @@ impl Story {
                 let mode = [GpuMode::Auto, GpuMode::Exclusive, GpuMode::Shared][usize::from(mode)];
                 let media: Vec<f64> = (0..items).map(|n| f64::from(n % 7) * 10.0 + 5.0).collect();
                 self.rig.drop_batch(&batch, mode, &media);
+                self.batches.push(batch.clone());
                 self.names.extend((0..items).map(|n| format!("{batch}.{n}")));
             }
             Step::Fails { class } => {
@@ -114,6 +205,26 @@ impl Story {
             }
             Step::KillWorker { gpu, with_machine } => {
                 self.rig.kill_worker(u32::from(gpu), with_machine);
+            }
+            Step::Pause { which, paused } => {
+                if !self.batches.is_empty() {
+                    let batch = &self.batches[usize::from(which) % self.batches.len()];
+                    self.rig.pause(batch, paused);
+                }
+            }
+            Step::BootFails => self.rig.boots_to_fail += 1,
+            Step::KillEngine { gpu } => {
+                if self.rig.has_engine(u32::from(gpu)) {
+                    self.rig.kill_engine(u32::from(gpu));
+                }
+            }
+            Step::DiskFull { actions } => self.rig.full = u32::from(actions),
+            Step::Ram { low } => {
+                let available_mib = if low { 500 } else { 48_000 };
+                self.rig.tell(Event::Ram(model::gpu::Ram { total_mib: 65_536, available_mib }));
+            }
+            Step::Hour { hour } => {
+                self.rig.tell(Event::Hour { hour, left: model::Millis::from_secs(1_800) });
             }
             Step::KillBrain => {
                 self.rig.restart_brain();
@@ -141,16 +252,22 @@ impl Story {
     }
 }
 
+/// What a mind may count where workers die and are forgotten while something about them is under way.
+const MAY_BE: [&str; 0] = [];
+
+/// Cases that failed once; they are run first.
+const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/chaos.txt");
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(random(40, KEPT))]
 
     #[test]
-    fn every_task_ends_exactly_once(steps in prop::collection::vec(step(), 1..40), brains: bool, single_lock: bool) {
-        let mut story = Story::new(brains, single_lock);
+    fn every_task_ends_exactly_once(steps in prop::collection::vec(step(), 1..40), settings in settings()) {
+        let mut story = Story::new(&settings);
         for step in &steps {
             story.happen(step);
         }
-        story.happen(&Step::FindGpus);
+        story.recover();
         story.rig.run_until_rest();
         prop_assert_eq!(story.rig.world.rest(), Rest::Idle);
         for name in &story.names {
@@ -164,17 +281,17 @@ proptest! {
         }
         prop_assert!(story.rig.world.batches.is_empty());
         prop_assert!(story.rig.world.exclusive(story.rig.now).is_none());
-        for illegal in ["illegal_state", "ended_twice", "attempt_number_used_twice", "issued_for_unknown_entry"] {
-            prop_assert!(!story.rig.world.anomalies().contains_key(illegal), "{}", illegal);
-        }
+        let strange: Vec<_> = story.rig.world.anomalies().keys().filter(|name| !MAY_BE.contains(name)).collect();
+        prop_assert!(strange.is_empty(), "{:?}", strange);
     }
 
     #[test]
     fn going_down_at_any_moment_frees_the_machine_and_up_finishes_the_work(
         steps in prop::collection::vec(step(), 1..25),
+        settings in settings(),
         at_once: bool,
     ) {
-        let mut story = Story::new(false, false);
+        let mut story = Story::new(&settings);
         for step in &steps {
             story.happen(step);
         }
@@ -184,7 +301,7 @@ proptest! {
         prop_assert_eq!(story.rig.workers_alive(), 0);
         prop_assert!(story.rig.now <= deadline);
         story.rig.restart_brain();
-        story.happen(&Step::FindGpus);
+        story.recover();
         story.rig.run_until_rest();
         for name in &story.names {
             prop_assert_eq!(story.rig.ended.get(&id(name)).map_or(0, Vec::len), 1, "{}", name);

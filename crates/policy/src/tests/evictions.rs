@@ -212,3 +212,32 @@ fn learned_reloads_replace_the_prior() {
     assert!((rig.now - waits_from).0 <= 10_000, "{}", rig.now - waits_from);
     assert_eq!(rig.picture().queues[&TaskClass::Script].waiting, 1);
 }
+
+#[test]
+fn an_llm_that_came_back_too_often_stays_twice_four_and_eight_times_as_long() {
+    let mut config = config();
+    config.resource_manager.eviction_policy.min_residency_s = 60.0;
+    let mut rig = Rig::with(config).gpus([24_576]);
+    rig.drop_task(prompt("p")).run_until_ended("p");
+    let stays_s = |rig: &Rig, reloads: i64, ago_s: i64| {
+        let mut world = rig.world.clone();
+        let gpu = world.gpus.values_mut().next().expect("a GPU");
+        let ready_at = gpu.idle_since;
+        for n in 0..reloads {
+            gpu.tenure.evicted = true;
+            gpu.tenure.boots(ready_at - Millis::from_secs(ago_s + n));
+        }
+        // A load that nothing had to go for is none that counts.
+        gpu.tenure.boots(ready_at);
+        let gpu = world.gpus.values().next().expect("a GPU").clone();
+        let worker = world.worker_on(&gpu).expect("a worker");
+        let crate::worker::Llm::Ready { report } = worker.llm().expect("an LLM") else {
+            panic!("it is ready")
+        };
+        (world.settled_at(&gpu, worker, rig.now) - report.since).0 / 1_000
+    };
+    let by_reloads: Vec<i64> = [0, 3, 4, 5, 6, 20].map(|reloads| stays_s(&rig, reloads, 1)).into();
+    assert_eq!(by_reloads, [60, 60, 120, 240, 480, 480], "up to eight times");
+    // A load takes five seconds here, so what is longer ago than fifty is forgotten.
+    assert_eq!(stays_s(&rig, 6, 3_600), 60);
+}

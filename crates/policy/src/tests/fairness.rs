@@ -6,7 +6,7 @@ use model::config::Auto;
 use model::task::GpuRequirement;
 use model::{Config, FailureClass, GpuMode};
 
-use super::make::{Drop, config, prompt, script, whisper};
+use super::make::{Drop, config, one_at_a_time, prompt, script, whisper};
 use super::rig::Rig;
 use crate::{Action, Event, Rest, plan};
 
@@ -154,6 +154,20 @@ fn what_takes_no_time_does_not_keep_the_cpu_lane_from_others() {
     assert!(!plan(&rig.world, rig.now).actions.is_empty(), "and so would these be");
     rig.drop_task(lane("urgent".into(), "tally").priority(5)).think();
     assert_eq!(rig.starts().len(), 5 + 3, "but somebody before them waits for the lane");
+}
+
+#[test]
+fn what_takes_no_time_does_not_keep_a_gpu_from_others() {
+    let mut rig = Rig::with(one_at_a_time(config())).gpus([24_576]);
+    rig.times.script = 2;
+    rig.drop_tasks((0..5).map(|n| whisper(&format!("known-{n}")))).run_until_rest();
+    rig.hang.push("short-0".into());
+    rig.drop_tasks((0..3).map(|n| whisper(&format!("short-{n}")))).think();
+    assert_eq!(rig.starts().len(), 5 + 3, "those behind the one that runs are ordered ahead");
+    rig.drop_tasks((3..6).map(|n| whisper(&format!("short-{n}"))));
+    assert!(!plan(&rig.world, rig.now).actions.is_empty(), "and so would these be");
+    rig.drop_task(script("urgent", "embed").priority(5)).think();
+    assert_eq!(rig.starts().len(), 5 + 3, "but somebody before them waits for the GPU");
 }
 
 #[test]

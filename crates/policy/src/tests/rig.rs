@@ -26,7 +26,7 @@ use crate::action::Action;
 use crate::event::{BatchFacts, Event};
 use crate::picture::{PictureFrame, picture};
 use crate::queue::HostKey;
-use crate::{World, breaches, place, plan, why};
+use crate::{Pause, World, breaches_at_rest, place, plan, why};
 
 /// What happens by itself at some time.
 #[derive(Clone, Debug)]
@@ -72,6 +72,8 @@ pub(super) struct Rig {
     pub hang: Vec<String>,
     /// Workers killed without a word.
     pub lenient: bool,
+    /// So many of the next actions cannot be carried out.
+    pub full: u32,
     workers: BTreeMap<WorkerId, VirtualWorker>,
     files: BTreeMap<Entry, (Task, Option<Millis>)>,
     gpus: Vec<GpuFacts>,
@@ -133,6 +135,7 @@ impl Rig {
             boundary: None,
             hang: Vec::new(),
             lenient: false,
+            full: 0,
             workers: BTreeMap::new(),
             files: BTreeMap::new(),
             gpus: Vec::new(),
@@ -165,12 +168,18 @@ impl Rig {
 
     /// One fact, and the laws.
     pub(super) fn tell(&mut self, event: Event) {
-        self.world.apply(self.now, event.clone());
-        let broken = breaches(&self.world);
-        assert!(broken.is_empty(), "{broken:?} after {event:?}");
+        let broken: Vec<String> =
+            self.world.apply_by_law(self.now, event.clone()).iter().map(ToString::to_string).collect();
+        assert!(broken.is_empty(), "{broken:#?} at {event:?}, after {:#?}", self.latest());
         if !self.lenient {
             assert!(self.world.anomalies().is_empty(), "{:?} after {event:?}", self.world.anomalies());
         }
+    }
+
+    /// The latest actions, cut short.
+    fn latest(&self) -> Vec<String> {
+        let latest = self.log[self.log.len().saturating_sub(12)..].iter();
+        latest.map(|(at, action)| format!("{at} {action:?}").chars().take(240).collect()).collect()
     }
 
     pub(super) fn drop_task(&mut self, drop: Drop) -> &mut Self {
@@ -221,13 +230,21 @@ impl Rig {
         for _ in 0..200 {
             let plan = plan(&self.world, self.now);
             if plan.actions.is_empty() {
+                let pause = Pause { world: &self.world, now: self.now, plan: &plan };
+                let broken: Vec<String> = breaches_at_rest(&pause).iter().map(ToString::to_string).collect();
+                assert!(broken.is_empty(), "{broken:#?} at {}", self.now);
                 return plan.wake_at;
             }
             for action in plan.actions {
                 self.check_eviction(&action);
                 self.tell(Event::Issued(Box::new(action.clone())));
                 self.log.push((self.now, action.clone()));
-                self.carry_out(action);
+                if self.full > 0 && writes(&action) {
+                    self.full -= 1;
+                    self.tell(Event::Undone { action: Box::new(action), why: "no space".into() });
+                } else {
+                    self.carry_out(action);
+                }
             }
         }
         panic!("the plan never comes to rest: {:?}", &self.log[self.log.len() - 10..]);
@@ -304,6 +321,12 @@ impl Rig {
         self.count += 1;
         self.agenda.insert((self.now + Millis(ms), self.count), happening);
     }
+}
+
+/// Whether an action writes something that a full disk does not take.
+fn writes(action: &Action) -> bool {
+    let told = matches!(action, Action::Say(_) | Action::Reserve { .. } | Action::ReadAhead { .. });
+    !told && !matches!(action, Action::ShowRunning { .. } | Action::Launch { .. })
 }
 
 pub(super) fn id(name: &str) -> TaskId {

@@ -83,6 +83,6 @@ fn two_units_at_once_break_the_law() {
     let mut world = rig.world.clone();
     assert!(breaches(&world).is_empty());
     world.config.gpu_lock = GpuLock::Single;
-    let laws: Vec<_> = breaches(&world).into_iter().map(|breach| breach.law).collect();
-    assert_eq!(laws, ["I7"]);
+    let laws: Vec<_> = breaches(&world).into_iter().map(|breach| breach.law.name).collect();
+    assert_eq!(laws, ["I7 one lock"]);
 }

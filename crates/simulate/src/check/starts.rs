@@ -41,6 +41,7 @@ impl Checks {
             }
             Some((since, not_before)) => {
                 let since = not_before.unwrap_or(since).max(since);
+                self.longest_wait = self.longest_wait.max(at - since);
                 if at - since > self.bound {
                     complain("waiting is bounded", format!("{key} waited {}", at - since));
                 }
@@ -137,7 +138,8 @@ impl Checks {
                 format!("{key} is one too many on {worker}: {busy} of {slots}"),
             );
         }
-        if !chatbot && let Some(batch) = self.exclusive(at) {
+        let admitted = chatbot && self.admits_chat;
+        if !admitted && let Some(batch) = self.exclusive(at) {
             let what = format!("{key} started while {batch} has the GPUs");
             self.broken(at, "an exclusive batch holds LLM tasks back", what);
         }

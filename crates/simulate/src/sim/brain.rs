@@ -12,6 +12,8 @@ use crate::agenda::Happening;
 
 /// How long nothing is done after an action that could not be.
 const PAUSE_AFTER_UNDONE: Millis = Millis(1_000);
+/// How long an hour is.
+const HOUR: Millis = Millis(3_600_000);
 /// How often all GPUs and the memory are read.
 const READ_EVERY: Millis = Millis(300_000);
 
@@ -29,9 +31,14 @@ impl Sim {
 
     pub(super) fn hear(&mut self, event: Event) {
         self.checks.told(self.now, &event);
-        self.world.apply(self.now, event);
-        for breach in policy::breaches(&self.world) {
-            self.checks.broken(self.now, breach.law, breach.detail);
+        let breaches = self.world.apply_by_law(self.now, event);
+        self.note_breaches(breaches);
+        self.checks.counted(self.now, self.world.anomalies());
+    }
+
+    fn note_breaches(&mut self, breaches: Vec<policy::Breach>) {
+        for policy::Breach { law, detail } in breaches {
+            self.checks.broken(self.now, law.name, format!("{detail}; promised is: {}", law.promise));
         }
     }
 
@@ -52,11 +59,11 @@ impl Sim {
             }
             if plan.actions.is_empty() {
                 self.checks.at_rest(self.now);
+                let pause = policy::Pause { world: &self.world, now: self.now, plan: &plan };
+                let breaches = policy::breaches_at_rest(&pause);
+                self.note_breaches(breaches);
                 let next = self.agenda.next_at();
                 self.checks.sleeps(self.now, plan.wake_at, next, &self.world, &self.mind);
-                if plan.wake_at.is_some_and(|wake| wake <= self.now) {
-                    self.checks.broken(self.now, "wakes later", format!("wake_at is {:?}", plan.wake_at));
-                }
                 return plan.wake_at;
             }
             self.checks.planned(self.now, &plan, &self.world, &self.mind);
@@ -101,6 +108,7 @@ impl Sim {
             self.checks.brain_is_new();
             self.record.brain_is_new();
         }
+        self.turns_hour();
         let inventory = self.inventory();
         self.tell(Event::Inventory(inventory));
         self.adopt();
@@ -182,6 +190,17 @@ impl Sim {
     }
 
     // ---------------------------------------------------------------------------------------------- senses
+
+    /// What the clock on the wall shows: a scenario begins at midnight.
+    pub(super) fn turns_hour(&mut self) {
+        let since = (self.now - super::BEGIN).0.max(0);
+        let left = Millis(HOUR.0 - since % HOUR.0);
+        let hour = u8::try_from(since / HOUR.0 % 24).unwrap_or(0);
+        self.tell(Event::Hour { hour, left });
+        if !std::mem::replace(&mut self.hour_noted, true) {
+            self.later(left, Happening::HourIsOver);
+        }
+    }
 
     pub(super) fn inventory(&self) -> Inventory {
         let here = self.facts.iter().enumerate().filter(|(number, _)| !self.lost.contains_key(number));

@@ -58,8 +58,8 @@ fn one_of<T: Copy>(dice: &mut Dice, among: &[T]) -> T {
     among[usize::try_from(dice.below(among.len() as u64)).unwrap_or(0)]
 }
 
-/// Settings that must not matter for the laws. Two are left out because waiting for ever is what they say:
-/// `strict_consecutive` (a lone job type waits), and a `reserve_for_chat` of all GPUs (scripts wait).
+/// Settings that must not matter for the laws. `strict_consecutive` is left out, because waiting for ever is what it says:
+/// a lone job type waits.
 fn settings(dice: &mut Dice, gpus: usize) -> Value {
     let roles = match dice.below(5) {
         0 => json!({ "0": "brain_primary" }),
@@ -74,7 +74,7 @@ fn settings(dice: &mut Dice, gpus: usize) -> Value {
             "vram_accounting": if dice.chance(0.8) { "measured" } else { "declared" },
             "eviction_policy": {
                 "rule": if dice.chance(0.75) { "cost_benefit" } else { "thresholds" },
-                "reserve_for_chat": if gpus > 1 { dice.below(2) } else { 0 },
+                "reserve_for_chat": dice.below(gpus as u64 + 1),
                 "prefer_idle_llm_eviction": dice.chance(0.8),
                 "never_evict_brain": dice.chance(0.7),
                 "min_residency_s": one_of(dice, &[0, 20, 120]),

@@ -16,6 +16,8 @@ impl Rig {
             if let Some(found) = self.workers.get_mut(&id) {
                 found.dead = true;
             }
+            // Its records go with it here: they are put away before anything else happens.
+            self.full = 0;
             self.tell(Event::WorkerDied { worker: id.clone(), with_machine });
             self.think();
             self.workers.remove(&id);
@@ -34,6 +36,15 @@ impl Rig {
             self.end_attempt(&id, key, None);
         }
         self.kill_worker(gpu, false)
+    }
+
+    /// Whether the worker of a GPU has an engine that loads or serves.
+    pub(in crate::tests) fn has_engine(&self, gpu: u32) -> bool {
+        let of_gpu = |worker: &&VirtualWorker| {
+            worker.reports.gpu.as_ref().is_some_and(|identity| identity.index == gpu)
+        };
+        let engine = self.workers.values().find(of_gpu).and_then(|worker| worker.reports.engine.as_ref());
+        engine.is_some_and(|engine| matches!(engine.state, EngineState::Booting | EngineState::Ready))
     }
 
     /// The engine of a GPU dies.

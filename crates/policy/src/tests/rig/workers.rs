@@ -61,6 +61,10 @@ impl Rig {
                 };
                 self.end_attempt(&worker, &key, Some(class));
             }
+            // Nobody leaves with a record in his outbox.
+            Happening::Left { worker } if self.holds_records(&worker) => {
+                self.later(100, Happening::Left { worker });
+            }
             Happening::Left { worker } => {
                 if let Some(found) = self.workers.get_mut(&worker) {
                     found.reports.engine = None;
@@ -72,6 +76,10 @@ impl Rig {
                 }
             }
         }
+    }
+
+    fn holds_records(&self, worker: &WorkerId) -> bool {
+        self.workers.get(worker).is_some_and(|found| !found.orders.attempts.is_empty())
     }
 
     pub(in crate::tests) fn order(&self, worker: &WorkerId, key: &AttemptKey) -> Option<&AttemptOrder> {
@@ -240,8 +248,9 @@ impl Rig {
         let Some(task) = self.order(worker, key).map(|order| order.task.clone()) else { return };
         let media_s = task.media_s;
         let since = self.world.report_of(worker, key).and_then(|report| report.since);
-        let checkpoint =
-            since.and_then(|since| self.checkpoint(&task, now - since)).filter(|_| planned.is_some());
+        let runs = self.world.report_of(worker, key).is_some_and(|report| report.outcome.is_none());
+        let checkpoint = since.filter(|_| runs && planned.is_some());
+        let checkpoint = checkpoint.and_then(|since| self.checkpoint(&task, now - since));
         let host = self.host_of(&task);
         let Some(found) = self.workers.get_mut(worker) else { return };
         let report = found.reports.attempts.entry(key.clone()).or_insert_with(|| AttemptReport {
