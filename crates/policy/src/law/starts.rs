@@ -178,11 +178,18 @@ fn urgency(step: &Step<'_>, item: &Queued) -> Urgency {
     item.rank(step.world.ageing(), step.at.max(step.world.now)).urgency
 }
 
+/// Whether GPUs are kept for a task that needs several: what starts there meanwhile is what ends in time.
+fn some_are_kept(step: &Step<'_>, shape: &Shape) -> bool {
+    let wide = || step.world.queue.lines().any(|(shape, _)| shape.is_wide());
+    shape.host().is_some() && !shape.in_cpu_lane() && wide()
+}
+
 /// I20: the order within one shape; batches go longest first, and chatbots of exclusive mode by their own list.
 pub(super) fn one_order(step: &Step<'_>, found: &mut Found) {
     let Some(start) = step.start().filter(|start| start.queued.shape.batch.is_none()) else { return };
     let (world, mine) = (step.world, start.queued);
-    if mine.task.is_chatbot() && world.exclusive(step.at).is_some() {
+    let own_list = mine.task.is_chatbot() && world.exclusive(step.at).is_some();
+    if own_list || some_are_kept(step, &mine.shape) {
         return;
     }
     let own = urgency(step, mine);
@@ -218,6 +225,9 @@ pub(super) fn one_order(step: &Step<'_>, found: &mut Found) {
 pub(super) fn chatbots_first(step: &Step<'_>, found: &mut Found) {
     let Some(start) = step.start().filter(|start| !start.task.is_chatbot()) else { return };
     let world = step.world;
+    if some_are_kept(step, &start.queued.shape) {
+        return;
+    }
     for (shape, line) in world.queue.lines() {
         let chatbot = heads(step, line).find(|item| item.task.is_chatbot());
         if chatbot.is_some() && could_have(world, &start, shape) {
