@@ -32,6 +32,9 @@ use crate::scenario::Scenario;
 const CHATBOT: &str = "chatbot";
 /// What a mind may count of what is strange, and why; everything else it counts should be impossible.
 const MAY_BE_COUNTED: [&str; 0] = [];
+/// How long a task waits at most for a start, whatever goes wrong meanwhile: twice the longest wait that was seen in
+/// thousands of days.
+const WAITS_AT_MOST: Millis = Millis::from_secs(6 * 3_600);
 /// After this many broken laws a run has said enough.
 const BROKEN_MAX: usize = 5;
 
@@ -120,7 +123,7 @@ impl Checks {
             never_evict_brain: manager.eviction_policy.never_evict_brain,
             admits_chat: manager.batch_settings.exclusive_admits_chat,
             longest_wait: Millis::ZERO,
-            bound: Millis::from_secs_f64(scenario.settle_s),
+            bound: Millis::from_secs_f64(scenario.settle_s).min(WAITS_AT_MOST),
             dice: Dice::of(scenario.seed, "checks"),
             tasks: BTreeMap::new(),
             open: BTreeSet::new(),

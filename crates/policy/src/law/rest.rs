@@ -111,7 +111,8 @@ fn script_starts(pause: &Pause<'_>, gpu: &Gpu, worker: &Worker, shape: &Shape) -
     let elsewhere = world.units.values().any(|unit| unit.is_live() && unit.shape.host() == Some(key));
     let room = Room::of(world, gpu, Some(worker));
     let fits = room.leftover(When::Now, Holder::of(key), world.need(shape)).is_some();
-    !short && !(key.warm && elsewhere) && fits && world.takes_scripts(gpu) && place::fits(shape, &gpu.facts)
+    let waits = short || (key.warm && elsewhere);
+    !waits && fits && world.takes_scripts(gpu) && place::fits(shape, &gpu.facts)
 }
 
 /// Whether nothing keeps an LLM from being loaded on an idle GPU for requests of this shape.
