@@ -178,10 +178,15 @@ fn urgency(step: &Step<'_>, item: &Queued) -> Urgency {
     item.rank(step.world.ageing(), step.at.max(step.world.now)).urgency
 }
 
-/// Whether GPUs are kept for a task that needs several: what starts there meanwhile is what ends in time.
-fn some_are_kept(step: &Step<'_>, shape: &Shape) -> bool {
-    let wide = || step.world.queue.lines().any(|(shape, _)| shape.is_wide());
-    shape.host().is_some() && !shape.in_cpu_lane() && wide()
+/// Whether those behind may start first: with several GPUs who is first may be promised a better one that becomes free, and
+/// while GPUs are kept for a task that needs several, what starts there is what ends in time.
+fn may_be_passed(step: &Step<'_>, shape: &Shape) -> bool {
+    let usable = step.world.gpus.values().filter(|gpu| gpu.is_usable()).count();
+    shape.host().is_some() && !shape.in_cpu_lane() && (usable > 1 || some_are_kept(step))
+}
+
+fn some_are_kept(step: &Step<'_>) -> bool {
+    step.world.queue.lines().any(|(shape, _)| shape.is_wide())
 }
 
 /// I20: the order within one shape; batches go longest first, and chatbots of exclusive mode by their own list.
@@ -189,7 +194,7 @@ pub(super) fn one_order(step: &Step<'_>, found: &mut Found) {
     let Some(start) = step.start().filter(|start| start.queued.shape.batch.is_none()) else { return };
     let (world, mine) = (step.world, start.queued);
     let own_list = mine.task.is_chatbot() && world.exclusive(step.at).is_some();
-    if own_list || some_are_kept(step, &mine.shape) {
+    if own_list || may_be_passed(step, &mine.shape) {
         return;
     }
     let own = urgency(step, mine);
@@ -225,7 +230,7 @@ pub(super) fn one_order(step: &Step<'_>, found: &mut Found) {
 pub(super) fn chatbots_first(step: &Step<'_>, found: &mut Found) {
     let Some(start) = step.start().filter(|start| !start.task.is_chatbot()) else { return };
     let world = step.world;
-    if some_are_kept(step, &start.queued.shape) {
+    if may_be_passed(step, &start.queued.shape) {
         return;
     }
     for (shape, line) in world.queue.lines() {
