@@ -334,10 +334,11 @@ impl<'w> Desk<'w> {
             }
     }
 
-    /// Whether something leaves it, and no LLM is meant to stay.
-    pub(super) fn frees_soon(&self) -> bool {
+    /// Whether something leaves it, and no LLM is meant to stay; one that is ready may where scripts run beside it.
+    pub(super) fn frees_soon(&self, colocates: bool) -> bool {
         let leaves = self.state == GpuState::Cooling || self.freed_by.is_some();
-        leaves && !self.is_stuck && !self.taken && self.llm.is_none()
+        let shares = self.llm.as_ref().is_none_or(|llm| colocates && llm.ready);
+        leaves && !self.is_stuck && !self.taken && shares
     }
 
     /// What it is held for goes on having the rest.

@@ -70,7 +70,8 @@ pub(super) fn place<'w>(draft: &mut Draft<'w>, entry: &'w Entry, item: &'w Queue
     if let Some(at) = here {
         return start(draft, at, &seeker, entry, true);
     }
-    if let Some(at) = best(draft, &able, &seeker, When::Soon, &|desk| desk.frees_soon()) {
+    let colocates = draft.world.config.resource_manager.colocate_scripts;
+    if let Some(at) = best(draft, &able, &seeker, When::Soon, &|desk| desk.frees_soon(colocates)) {
         promise(draft, at, &seeker);
         return Placed::Yes;
     }
@@ -103,7 +104,8 @@ fn fastest(draft: &Draft<'_>, able: &[usize], seeker: &Seeker<'_>) -> Option<(us
     let desks = || able.iter().copied().map(|at| (at, &draft.desks[at]));
     let room = |(at, when)| leftover(draft, at, seeker, when).map(|_| (at, when == When::Now));
     let open = desks().filter(|(_, desk)| desk.is_open(draft)).filter_map(|(at, _)| room((at, When::Now)));
-    let soon = desks().filter(|(_, desk)| desk.frees_soon()).filter_map(|(at, _)| room((at, When::Soon)));
+    let soon =
+        desks().filter(|(_, desk)| desk.frees_soon(false)).filter_map(|(at, _)| room((at, When::Soon)));
     let found: Vec<(usize, bool)> = open.chain(soon).collect();
     let places = desks().map(|(_, desk)| desk.room.slots(seeker.who, seeker.need).map_or(1, u64::from));
     let enough = seeker.left >= places.sum() && !waiting_is_shorter(draft, able, seeker);

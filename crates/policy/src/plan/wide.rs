@@ -162,7 +162,7 @@ fn emptiness(desk: &Desk<'_>) -> Option<u8> {
     match desk.state {
         GpuState::Idle if desk.room.is_empty(When::Now) => Some(0),
         GpuState::Idle if desk.room.is_empty(When::Cleared) => Some(1),
-        GpuState::Idle | GpuState::Cooling if desk.frees_soon() || desk.is_coming() => Some(2),
+        GpuState::Idle | GpuState::Cooling if desk.frees_soon(false) || desk.is_coming() => Some(2),
         _ => None,
     }
 }
