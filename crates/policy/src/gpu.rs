@@ -9,7 +9,7 @@ use model::picture::TRANSITIONS_SHOWN;
 use model::{GpuState, Health, Millis, TaskId, WorkerId};
 
 use crate::place;
-use crate::queue::Shape;
+use crate::shape::Shape;
 use crate::state::{Illegal, next, towards};
 use crate::tenure::Tenure;
 

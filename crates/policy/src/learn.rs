@@ -12,7 +12,7 @@ use model::task::Work;
 use model::{Config, GpuUuid, Millis, Task};
 
 use crate::place;
-use crate::queue::HostKey;
+use crate::shape::HostKey;
 
 /// From this many samples on, what was measured replaces the prior.
 const SAMPLES_NEEDED: usize = 3;

@@ -41,6 +41,7 @@ mod ram;
 mod rate;
 mod retry;
 mod room;
+mod shape;
 mod state;
 mod tenure;
 #[cfg(test)]

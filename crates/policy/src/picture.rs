@@ -16,7 +16,7 @@ use crate::batch::Batch;
 use crate::forecast::{self, Pace, expected_end};
 use crate::gpu::Gpu;
 use crate::plan::plan;
-use crate::queue::Shape;
+use crate::shape::Shape;
 use crate::unit::Unit;
 use crate::why::reason_of;
 use crate::worker::{Llm, Worker};
@@ -145,7 +145,7 @@ pub(crate) fn gpu_picture(
     GpuPicture {
         state,
         model,
-        script: host.map(crate::queue::HostKey::name),
+        script: host.map(crate::shape::HostKey::name),
         pid: engine.and_then(|engine| engine.pid).or(worker_pid(worker)),
         port: engine.and_then(|engine| engine.port),
         since: moment.of(since),

@@ -6,7 +6,7 @@ use model::task::{GpuRequirement, Script, ScriptWork};
 use model::{Config, Reason};
 
 use crate::gpu::Gpu;
-use crate::queue::{HostKey, Shape, What};
+use crate::shape::{HostKey, Shape, What};
 use crate::world::World;
 
 /// The configuration's entry of a script; none for a file that is not registered.

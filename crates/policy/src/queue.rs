@@ -1,107 +1,17 @@
 //! What waits: every queued task by entry, and by *shape*, so that a plan looks at heads and never at all tasks.
 //!
-//! Two tasks of one shape can run in exactly the same places; they differ only in their turn. The tasks of one shape,
+//! Tasks of one shape differ only in their turn. The tasks of one shape,
 //! job type and priority are a *row*: they age together, so their order is that of their arrival for ever, and nothing is
 //! sorted again as time passes. Not here: any choice, and how rows are ranked (`order`, `turn`).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::task::{GpuRequirement, Needs, Script};
-use model::{BatchId, Config, Entry, Millis, Priority, Task, TaskClass, TaskId};
+use model::{BatchId, Entry, Millis, Priority, Task, TaskClass, TaskId};
 
 use crate::order::Arrival;
 use crate::parked::Parked;
-use crate::place;
-
-/// What decides where a task can run.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Shape {
-    /// What runs it.
-    pub what: What,
-    /// Where it may run.
-    pub gpu: GpuRequirement,
-    /// What it needs there; for a script, what the script is known to need is put in.
-    pub needs: Needs,
-    /// Whether `needs.vram_mib` is the task's own word. An unmeasured GPU takes only tasks that say nothing.
-    pub vram_stated: bool,
-    /// Its batch.
-    pub batch: Option<BatchId>,
-}
-
-/// What runs a task.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum What {
-    /// An LLM: a certain one, or any.
-    Llm(Option<String>),
-    /// A script.
-    Script(HostKey),
-}
-
-/// What tells one script host from another.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct HostKey {
-    /// The script.
-    pub script: Script,
-    /// The model that keys its host.
-    pub model: Option<String>,
-    /// Whether its process stays loaded between tasks.
-    pub warm: bool,
-}
-
-impl HostKey {
-    /// The script's name as it stands in orders and reports.
-    pub(crate) fn name(&self) -> String {
-        self.script.to_string()
-    }
-
-    /// Whether a host by this name and model is this one.
-    pub(crate) fn is(&self, script: &str, model: Option<&str>) -> bool {
-        let same = match &self.script {
-            Script::Registered(name) => name == script,
-            Script::File(path) => path.to_str() == Some(script),
-        };
-        same && self.warm && self.model.as_deref() == model
-    }
-}
-
-impl Shape {
-    /// The shape of a task.
-    pub(crate) fn of(task: &Task, config: &Config) -> Self {
-        let mut needs = task.needs.clone();
-        let vram_stated = needs.vram_mib.is_some();
-        let what = match &task.work {
-            model::task::Work::Llm(llm) => What::Llm(llm.model.clone()),
-            model::task::Work::Script(script) => {
-                let entry = place::script_entry(config, &script.script);
-                needs.vram_mib = needs.vram_mib.or(entry.and_then(|entry| entry.vram_mib));
-                What::Script(place::host_key(config, script))
-            }
-        };
-        Self { what, gpu: task.gpu.clone(), needs, vram_stated, batch: task.batch_id.clone() }
-    }
-
-    /// Its class.
-    pub(crate) const fn class(&self) -> TaskClass {
-        match self.what {
-            What::Llm(_) => TaskClass::Llm,
-            What::Script(_) => TaskClass::Script,
-        }
-    }
-
-    /// Whether it runs in the CPU lane.
-    pub(crate) const fn in_cpu_lane(&self) -> bool {
-        matches!(self.gpu, GpuRequirement::None)
-    }
-
-    /// The host that runs it, for a script.
-    pub(crate) const fn host(&self) -> Option<&HostKey> {
-        match &self.what {
-            What::Script(host) => Some(host),
-            What::Llm(_) => None,
-        }
-    }
-}
+use crate::shape::{HostKey, Shape};
 
 /// Longest first within one priority.
 type Length = (Reverse<Priority>, Reverse<u64>, Arrival);

@@ -5,7 +5,7 @@
 use model::Millis;
 use model::link::HostState;
 
-use crate::queue::HostKey;
+use crate::shape::HostKey;
 use crate::world::World;
 
 /// What a script is expected to take of the machine's memory until a reading shows it, in MiB: the lower end of the

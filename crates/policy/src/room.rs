@@ -11,7 +11,7 @@ use model::task::Script;
 
 use crate::gpu::Gpu;
 use crate::place;
-use crate::queue::{HostKey, Shape, What};
+use crate::shape::{HostKey, Shape, What};
 use crate::worker::{Llm, Worker};
 use crate::world::World;
 

@@ -5,7 +5,8 @@
 use model::link::{Outcome, StopWhy};
 use model::{AttemptKey, FailureClass, GpuUuid, Millis, Task, TaskClass, WorkerId};
 
-use crate::queue::{Queued, Shape};
+use crate::queue::Queued;
+use crate::shape::Shape;
 
 /// A start that was issued and not yet answered: its id is settled by the claim.
 #[derive(Clone, Debug)]

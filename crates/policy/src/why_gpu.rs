@@ -9,7 +9,7 @@ use crate::forecast;
 use crate::gpu::Gpu;
 use crate::picture::{Moment, first_script, gpu_picture, wanted_by_batches};
 use crate::place;
-use crate::queue::Shape;
+use crate::shape::Shape;
 use crate::world::World;
 
 /// How many of the latest decisions about a GPU are told.

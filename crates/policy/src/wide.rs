@@ -10,7 +10,8 @@ use model::{AttemptKey, GpuUuid, Millis, Reason, TaskClass, TaskId};
 use crate::evict::cost_benefit::AGED;
 use crate::gpu::Gpu;
 use crate::place;
-use crate::queue::{Queued, Shape};
+use crate::queue::Queued;
+use crate::shape::Shape;
 use crate::unit::Unit;
 use crate::world::World;
 

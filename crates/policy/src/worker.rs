@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use model::link::{EngineOrder, EngineReport, EngineState, HostOrder, HostReport, HostState, Phase, Reports};
 use model::{AttemptKey, Entry, GpuUuid, Millis, WorkerId};
 
-use crate::queue::HostKey;
+use crate::shape::HostKey;
 
 /// A worker.
 #[derive(Clone, Debug)]

@@ -4,7 +4,8 @@ use model::{Entry, GpuMode, Millis, Task, TaskClass, TaskId};
 
 use crate::batch::Batch;
 use crate::event::BatchFacts;
-use crate::queue::{Queued, Shape};
+use crate::queue::Queued;
+use crate::shape::Shape;
 use crate::unit::{Closing, Unit};
 use crate::world::World;
 

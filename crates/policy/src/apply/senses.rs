@@ -8,7 +8,7 @@ use model::{AttemptKey, GpuUuid, Health, InventorySource, Millis, TaskId};
 use crate::demand::HOURS;
 use crate::gpu::Gpu;
 use crate::place;
-use crate::queue::Shape;
+use crate::shape::Shape;
 use crate::world::{OverItsNeed, World};
 
 impl World {

@@ -9,7 +9,7 @@ use model::{AttemptKey, FailureClass, GpuUuid, Health, Millis, TaskClass, Worker
 use crate::gpu::{BootFailure, Gpu};
 use crate::launch::LIVED;
 use crate::learn::run_name;
-use crate::queue::Shape;
+use crate::shape::Shape;
 use crate::unit::{Pace, Phase, Unit};
 use crate::worker::{Llm, Worker};
 use crate::world::World;

@@ -13,7 +13,8 @@ use model::{BatchId, Entry, Millis, TaskClass};
 use crate::exclusive::Exclusive;
 use crate::order::Rank;
 use crate::plan::{Agenda, longest_first};
-use crate::queue::{Line, Queued, Shape};
+use crate::queue::{Line, Queued};
+use crate::shape::Shape;
 use crate::world::World;
 
 type Items<'w> = Peekable<Box<dyn Iterator<Item = &'w Entry> + 'w>>;

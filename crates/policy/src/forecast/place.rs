@@ -8,7 +8,7 @@ use model::{GpuState, Millis};
 use super::{Pace, expected_end, of_claim};
 use crate::gpu::Gpu;
 use crate::plan::TO_A_BOUNDARY;
-use crate::queue::{HostKey, Shape};
+use crate::shape::{HostKey, Shape};
 use crate::worker::{Llm, Worker};
 use crate::world::World;
 

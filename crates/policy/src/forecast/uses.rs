@@ -8,7 +8,7 @@ use super::Pace;
 use super::place::{Loaded, Place};
 use crate::model_choice::choose;
 use crate::place::fits;
-use crate::queue::{Shape, What};
+use crate::shape::{Shape, What};
 use crate::world::World;
 
 /// What a shape can do with a place.

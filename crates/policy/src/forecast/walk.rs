@@ -15,7 +15,8 @@ use super::{Pace, Span, WALKED_MAX};
 use crate::exclusive::Exclusive;
 use crate::gpu::Gpu;
 use crate::plan::{Outlook, eviction_outlook};
-use crate::queue::{Queued, Shape, What};
+use crate::queue::Queued;
+use crate::shape::{Shape, What};
 use crate::world::World;
 
 /// How a task would get going at a place.

@@ -8,8 +8,8 @@ use super::{Found, Step};
 use crate::action::Action;
 use crate::gpu::Gpu;
 use crate::place;
-use crate::queue::{Shape, What};
 use crate::room::Room;
+use crate::shape::{Shape, What};
 use crate::worker::{Llm, Worker};
 use crate::world::World;
 

@@ -8,7 +8,8 @@ use crate::action::Action;
 use crate::apply::AGAIN_AFTER;
 use crate::event::Event;
 use crate::order::{Arrival, Urgency};
-use crate::queue::{Line, Queued, Shape};
+use crate::queue::{Line, Queued};
+use crate::shape::Shape;
 use crate::unit::Unit;
 use crate::world::World;
 
@@ -250,11 +251,11 @@ fn could_have(world: &World, start: &Start<'_>, shape: &Shape) -> bool {
         return false;
     }
     match (&shape.what, &start.queued.shape.what) {
-        (crate::queue::What::Llm(wanted), crate::queue::What::Llm(_)) => {
+        (crate::shape::What::Llm(wanted), crate::shape::What::Llm(_)) => {
             let model = world.workers.get(start.worker).and_then(|worker| worker.engine.as_ref());
             model.is_some_and(|order| wanted.as_ref().is_none_or(|wanted| *wanted == order.model))
         }
-        (crate::queue::What::Script(chat), crate::queue::What::Script(mine)) => {
+        (crate::shape::What::Script(chat), crate::shape::What::Script(mine)) => {
             chat == mine && world.need(shape).counted <= world.need(&start.queued.shape).counted
         }
         _ => false,

@@ -9,7 +9,7 @@ use model::{GpuUuid, Millis, TaskClass, TaskId};
 
 use super::Found;
 use crate::gpu::Gpu;
-use crate::queue::HostKey;
+use crate::shape::HostKey;
 use crate::turn::{RUNS_KEPT, TYPES_KEPT};
 use crate::unit::Unit;
 use crate::worker::Worker;

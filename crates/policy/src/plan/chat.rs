@@ -16,7 +16,8 @@ use super::fill::boot_on;
 use crate::forecast::{Pace, expected_end};
 use crate::model_choice::choose;
 use crate::place;
-use crate::queue::{Queued, What};
+use crate::queue::Queued;
+use crate::shape::What;
 
 pub(super) fn lend(draft: &mut Draft<'_>) {
     let world = draft.world;

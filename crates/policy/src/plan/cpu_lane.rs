@@ -9,7 +9,8 @@ use super::draft::Draft;
 use super::fill::Placed;
 use super::ram;
 use super::scripts::{AHEAD, is_short};
-use crate::queue::{HostKey, Queued};
+use crate::queue::Queued;
+use crate::shape::HostKey;
 use crate::worker::Worker;
 use crate::world::World;
 

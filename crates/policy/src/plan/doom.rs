@@ -5,7 +5,8 @@ use model::{Entry, FailureClass, Saying, TaskError};
 use super::draft::Draft;
 use crate::action::Action;
 use crate::model_choice::exists_somewhere;
-use crate::queue::{Line, Queued, Shape, What};
+use crate::queue::{Line, Queued};
+use crate::shape::{Shape, What};
 use crate::world::{World, cancelled};
 
 /// How many of one shape are failed in one plan: the rest follows in the next.

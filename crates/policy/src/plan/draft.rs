@@ -15,8 +15,8 @@ use crate::action::{Action, Plan};
 use crate::exclusive::Exclusive;
 use crate::gpu::Gpu;
 use crate::model_choice::Choice;
-use crate::queue::Shape;
 use crate::room::{Holder, Room};
+use crate::shape::Shape;
 use crate::worker::{Llm, Worker};
 use crate::world::World;
 

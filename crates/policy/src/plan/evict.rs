@@ -11,7 +11,7 @@ use super::draft::Draft;
 use super::fill::Left;
 use crate::action::Action;
 use crate::evict::{Candidate, Eviction, Judge, Keeping, Ruling};
-use crate::queue::Shape;
+use crate::shape::Shape;
 use crate::world::World;
 pub(super) use facts::UNLOAD_PRIOR;
 use facts::{Backlog, Facts, Unfit, facts};

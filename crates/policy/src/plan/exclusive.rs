@@ -7,7 +7,7 @@ use model::{GpuState, Millis};
 
 use super::draft::{Desk, Draft};
 use crate::exclusive::Exclusive;
-use crate::queue::Shape;
+use crate::shape::Shape;
 
 /// Items of exclusive batches that wait for a GPU; one that needs several counts as so many.
 pub(super) fn items_waiting<'w>(draft: &Draft<'w>, exclusive: &Exclusive<'_>) -> Vec<(&'w Shape, u64)> {

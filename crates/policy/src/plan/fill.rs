@@ -20,7 +20,7 @@ use crate::action::Action;
 use crate::evict::Judge;
 use crate::model_choice::{Choice, choose};
 use crate::place;
-use crate::queue::{Shape, What};
+use crate::shape::{Shape, What};
 
 /// What came of the head of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

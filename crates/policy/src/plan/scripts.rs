@@ -13,8 +13,9 @@ use super::fill::Placed;
 use super::hold;
 use super::ram;
 use crate::place;
-use crate::queue::{HostKey, Queued};
+use crate::queue::Queued;
 use crate::room::{Holder, Leftover, Line, Need, When};
+use crate::shape::HostKey;
 
 /// Orders are given ahead only while they should take no longer than this all together: never by count.
 pub(super) const AHEAD: Millis = Millis(20);

@@ -8,7 +8,8 @@ use model::Entry;
 use super::draft::Draft;
 use crate::learn::run_name_of;
 use crate::order::Rank;
-use crate::queue::{Line, Queued, Shape};
+use crate::queue::{Line, Queued};
+use crate::shape::Shape;
 use crate::world::World;
 
 /// No more places than these are made for chatbots of one shape at a time.

@@ -27,8 +27,9 @@ use crate::evict::Judge;
 use crate::forecast::{Pace, expected_end};
 use crate::order::Rank;
 use crate::place;
-use crate::queue::{Queued, Shape};
+use crate::queue::Queued;
 use crate::room::{Holder, When};
+use crate::shape::Shape;
 use crate::unit::Unit;
 
 /// The task that GPUs are kept for, as this plan has it.

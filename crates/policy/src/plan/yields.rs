@@ -19,7 +19,7 @@ use crate::action::Action;
 use crate::forecast::{Pace, expected_end};
 use crate::model_choice::choose;
 use crate::place;
-use crate::queue::{Shape, What};
+use crate::shape::{Shape, What};
 use crate::unit::Unit;
 use crate::worker::Worker;
 

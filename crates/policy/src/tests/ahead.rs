@@ -5,6 +5,7 @@ use model::{GpuState, Millis, Saying};
 use proptest::prelude::*;
 
 use super::make::{config, prompt, whisper};
+use super::random::random;
 use super::rig::Rig;
 use crate::action::Action;
 use crate::event::Event;
@@ -176,7 +177,7 @@ fn the_files_of_llms_are_read_while_the_last_items_of_a_batch_run() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(random(256))]
 
     #[test]
     fn one_wrong_sample_costs_a_bounded_factor(samples in prop::collection::vec(1_u64..1_000_000_000, 3..40), wrong: u64) {

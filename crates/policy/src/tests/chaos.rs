@@ -5,7 +5,7 @@ use model::{FailureClass, GpuMode};
 use proptest::prelude::*;
 
 use super::make::{Drop, QWEN_7B, QWEN_14B, config, prompt, script, whisper, with_brains};
-use super::random::random;
+use super::random::random_and_kept;
 use super::rig::{Rig, id};
 use crate::action::Action;
 use crate::{Event, Rest};
@@ -259,7 +259,7 @@ const MAY_BE: [&str; 0] = [];
 const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/chaos.txt");
 
 proptest! {
-    #![proptest_config(random(40, KEPT))]
+    #![proptest_config(random_and_kept(40, KEPT))]
 
     #[test]
     fn every_task_ends_exactly_once(steps in prop::collection::vec(step(), 1..40), settings in settings()) {

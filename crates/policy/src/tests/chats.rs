@@ -5,6 +5,7 @@ use model::{GpuMode, GpuState, Millis, Reason, TaskClass};
 use proptest::prelude::*;
 
 use super::make::{Drop, QWEN_7B, QWEN_14B, config, one_at_a_time, prompt, with_brains};
+use super::random::random;
 use super::rig::{Rig, id};
 use crate::action::Action;
 
@@ -146,7 +147,7 @@ fn a_chatbot_that_is_cancelled_before_it_starts_keeps_nothing() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(random(120))]
 
     /// Exclusive batches, paused, resumed and cancelled at random, with chatbots, deaths and restarts in between.
     #[test]

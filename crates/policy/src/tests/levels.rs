@@ -4,6 +4,7 @@ use model::{Millis, Priority};
 use proptest::prelude::*;
 
 use super::make::{config, script};
+use super::random::random;
 use super::rig::{Rig, id};
 use crate::order::Ageing;
 use crate::{Action, plan};
@@ -134,7 +135,7 @@ fn coming() -> impl Strategy<Value = Vec<Coming>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(random(256))]
 
     /// Once a task has waited its bound, nothing of its own type that came later goes before it, and of the other types
     /// together no more than their turns.

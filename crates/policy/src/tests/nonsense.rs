@@ -12,7 +12,7 @@ use model::{
 use proptest::prelude::*;
 
 use super::make::{can, config, prompt, whisper};
-use super::random::random;
+use super::random::random_and_kept;
 use super::rig::id;
 use crate::event::{BatchFacts, Event};
 use crate::picture::PictureFrame;
@@ -185,7 +185,7 @@ enum Turn {
 const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/nonsense.txt");
 
 proptest! {
-    #![proptest_config(random(200, KEPT))]
+    #![proptest_config(random_and_kept(200, KEPT))]
 
     #[test]
     fn no_sequence_of_events_is_a_panic(

@@ -25,7 +25,7 @@ use super::make::{self, Drop};
 use crate::action::Action;
 use crate::event::{BatchFacts, Event};
 use crate::picture::{PictureFrame, picture};
-use crate::queue::HostKey;
+use crate::shape::HostKey;
 use crate::{Pause, World, breaches_at_rest, place, plan, why};
 
 /// What happens by itself at some time.

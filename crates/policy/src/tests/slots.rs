@@ -7,6 +7,7 @@ use model::{Config, FailureClass, GpuState, GpuUuid, Saying};
 use proptest::prelude::*;
 
 use super::make::{Drop, config, prompt, script, whisper};
+use super::random::random;
 use super::rig::{Rig, id};
 use crate::Event;
 use crate::action::Action;
@@ -368,7 +369,7 @@ fn granted_fits(rig: &Rig, cards: &[u64], foreign: u64) -> Result<(), TestCaseEr
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(random(64))]
 
     #[test]
     fn granted_memory_fits_whatever_the_cards_and_needs(

@@ -6,6 +6,8 @@ use model::learned::Grants;
 use model::task::CHATBOT;
 use proptest::prelude::*;
 
+use super::random::random;
+
 use crate::order::Arrival;
 use crate::turn::Turns;
 
@@ -108,7 +110,7 @@ fn types() -> impl Strategy<Value = Vec<(u32, Option<u32>)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(random(256))]
 
     /// Never less than its share, rounded down; exactly its share whenever the weights add up.
     #[test]

@@ -7,6 +7,7 @@ use model::{GpuMode, GpuState, GpuUuid, Millis};
 use proptest::prelude::*;
 
 use super::make::{Drop, config, one_at_a_time, prompt, script, whisper, with_brains};
+use super::random::random;
 use super::rig::{Rig, id};
 use crate::{Action, Event, why_gpu};
 
@@ -273,7 +274,7 @@ fn several_of_them_follow_the_order() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(random(60))]
 
     /// However many small tasks come, and however wrong is what is said of them: what is waited for is what ran when
     /// GPUs were first kept, and what was let in until then.

@@ -8,7 +8,8 @@ use crate::evict::{EvictionFacts, ScriptsWaiting};
 use crate::plan::draft::{Desk, Draft};
 use crate::plan::fill::Left;
 use crate::plan::wide::llms_missing;
-use crate::queue::{Line, Queued, Shape};
+use crate::queue::{Line, Queued};
+use crate::shape::Shape;
 
 /// What an unload takes where it was not measured.
 pub(in crate::plan) const UNLOAD_PRIOR: Millis = Millis::from_secs(5);
