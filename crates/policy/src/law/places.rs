@@ -104,18 +104,19 @@ fn kept(worker: &Worker, order: &HostOrder) -> u32 {
     worker.hosts.iter().filter(same).map(|before| before.count).sum()
 }
 
-/// For whom a GPU is kept now. Who came back at this very instant may have done so by the same plan, which did not know
+/// For whom an LLM made room on a GPU, if that waits for one alone: of those that are kept for a task of several others know
+/// more. Who came back at this very instant may have done so by the same plan, which did not know
 /// of it.
 fn beneficiary<'w>(world: &'w World, gpu: &Gpu, at: Millis) -> Option<&'w Shape> {
     let kept = gpu.kept_for.as_ref().filter(|kept| at < kept.until)?;
     let entry = world.queue.by_id(&kept.task_id).next()?;
-    world.queue.get(entry).filter(|item| item.seen_at < at).map(|item| &item.shape)
+    world.queue.get(entry).filter(|item| item.seen_at < at && !item.shape.is_wide()).map(|item| &item.shape)
 }
 
-/// P5: while it waits, at most until the time that was said.
+/// P5: while it waits, at most until the time that was said. Exclusive mode lends a GPU to a chatbot whoever waits for it.
 pub(super) fn kept_room(step: &Step<'_>, found: &mut Found) {
     let world = step.world;
-    let Some(action) = step.issued() else { return };
+    let Some(action) = step.issued().filter(|_| world.exclusive(step.at).is_none()) else { return };
     let (Action::Start { worker, .. } | Action::Engine { worker, engine: Some(_) }) = action else { return };
     let Some(gpu) = world.gpu_of(worker) else { return };
     let Some(shape) = beneficiary(world, gpu, step.at) else { return };

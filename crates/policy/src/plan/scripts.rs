@@ -211,6 +211,8 @@ fn first_end(draft: &Draft<'_>, able: &[usize], seeker: &Seeker<'_>) -> Option<M
 fn start<'w>(draft: &mut Draft<'w>, at: usize, seeker: &Seeker<'w>, entry: &'w Entry, grows: bool) -> Placed {
     let warm = waits(&draft.desks[at], seeker) || !grows;
     if !ram::allows(draft, seeker.item, !warm) {
+        // Its place stays its own: another kind would send its hosts away, and it those of the other, for ever.
+        promise(draft, at, seeker);
         return Placed::Covered;
     }
     let expected = expected(draft, at, seeker);

@@ -343,6 +343,20 @@ fn beside_an_llm_idle_hosts_leave_for_another_script_and_the_llm_is_none_of_them
 }
 
 #[test]
+fn while_memory_is_short_two_kinds_of_hosts_do_not_send_each_other_away_for_ever() {
+    let mut config = config();
+    config.resource_manager.vram_accounting = VramAccounting::Declared;
+    let mut rig = Rig::with(config).gpus([8_192]);
+    rig.drop_tasks((0..2).map(|n| whisper(&format!("before-{n}")))).run_until_rest();
+    rig.tell(ram(500));
+    rig.drop_tasks((0..2).map(|n| whisper(&format!("large-{n}")).with_model("large-v3").priority(5)));
+    rig.drop_tasks((0..3).map(|n| whisper(&format!("small-{n}")))).run_for(60_000);
+    rig.tell(ram(30_000));
+    rig.run_until_rest();
+    assert_eq!(rig.ended.len(), 7);
+}
+
+#[test]
 fn hosts_that_could_not_be_ordered_are_not_believed_to_be_there() {
     let mut config = config();
     config.resource_manager.vram_accounting = VramAccounting::Declared;

@@ -322,3 +322,21 @@ fn chatbots_that_never_stop_keep_it_for_a_while_and_not_for_ever() {
     // A quarter of an hour, then what has loaded meanwhile stays twice as long as that took.
     assert!(waited < Millis::from_secs(900 + 80 + 160 + 60), "{waited}");
 }
+
+#[test]
+fn what_is_reserved_for_chat_gives_way_in_the_end_also_where_one_gpu_is_kept_and_idle() {
+    let mut config = config();
+    config.resource_manager.eviction_policy.reserve_for_chat = 2;
+    config.resource_manager.eviction_policy.min_residency_s = 0.0;
+    config.fairness.ageing_s = 0.0;
+    let mut rig = Rig::with(config).gpus([24_576, 12_227, 8_192]);
+    rig.boundary = Some(3_000);
+    rig.run_for(50);
+    rig.drop_task(prompt("a").priority(1).with_model(super::make::QWEN_14B)).think();
+    rig.drop_task(whisper("w").priority(1).media(31.0)).think();
+    rig.drop_task(whisper("c").priority(1).gpus(2).of_type("chatbot").media(1.0)).think();
+    rig.drop_task(whisper("d").priority(1).gpus(2).media(1.0)).think();
+    rig.drop_task(prompt("p").priority(1).of_type("chatbot").with_model(super::make::QWEN_7B)).think();
+    rig.run_until_rest();
+    assert_eq!(rig.ended.len(), 5);
+}

@@ -219,14 +219,16 @@ pub(super) fn facts(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Result<Facts, U
     Ok(Facts { facts, desks })
 }
 
-/// GPUs without an LLM where the first of these could run, those included that are being freed.
+/// GPUs without an LLM where the first of these could run, those included that are being freed; not those that are kept
+/// for a task that needs several.
 fn script_gpus(draft: &Draft<'_>, first: &Waiting<'_>) -> u64 {
     if first.shape.is_wide() {
         return 0;
     }
     let serves = draft.desks.iter().filter(|desk| {
         let free = desk.llm.is_none() || desk.taken;
-        free && draft.world.takes_scripts(desk.gpu) && desk.gpu.has_room_for(first.shape)
+        let open = free && !desk.reserved && draft.world.takes_scripts(desk.gpu);
+        open && desk.gpu.has_room_for(first.shape)
     });
     serves.count() as u64
 }

@@ -20,6 +20,10 @@ impl Rig {
             self.full = 0;
             self.tell(Event::WorkerDied { worker: id.clone(), with_machine });
             self.think();
+            // Its folder stays until its records are put away.
+            while self.workers.get(&id).is_some_and(|found| !found.orders.attempts.is_empty()) {
+                self.run_for(1_000);
+            }
             self.workers.remove(&id);
         }
         self
