@@ -13,6 +13,8 @@ use crate::ram::SCRIPT_MIB;
 pub(super) struct Guard {
     /// What was available less what was promised, in MiB; none until somebody asks.
     free: Option<u64>,
+    /// Whether a script found its place on a GPU and too little of this memory.
+    pub refused: bool,
     /// Whether a start went on although memory is short: one a plan.
     went_on: bool,
 }

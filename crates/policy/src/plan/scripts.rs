@@ -76,7 +76,9 @@ pub(super) fn place<'w>(draft: &mut Draft<'w>, entry: &'w Entry, item: &'w Queue
         promise(draft, at, &seeker);
         return Placed::Yes;
     }
-    if let Some(at) = best(draft, &able, &seeker, When::Cleared, &|desk| desk.is_open(draft))
+    // Who could not start for want of the machine's memory sends no hosts away: another kind would do the same to its own.
+    if !draft.ram.refused
+        && let Some(at) = best(draft, &able, &seeker, When::Cleared, &|desk| desk.is_open(draft))
         && clear(draft, at, &seeker)
     {
         promise(draft, at, &seeker);
@@ -211,8 +213,7 @@ fn first_end(draft: &Draft<'_>, able: &[usize], seeker: &Seeker<'_>) -> Option<M
 fn start<'w>(draft: &mut Draft<'w>, at: usize, seeker: &Seeker<'w>, entry: &'w Entry, grows: bool) -> Placed {
     let warm = waits(&draft.desks[at], seeker) || !grows;
     if !ram::allows(draft, seeker.item, !warm) {
-        // Its place stays its own: another kind would send its hosts away, and it those of the other, for ever.
-        promise(draft, at, seeker);
+        draft.ram.refused = true;
         return Placed::Covered;
     }
     let expected = expected(draft, at, seeker);
