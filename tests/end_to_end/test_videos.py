@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 import unittest
 
 from machine import PATH, PATIENCE_S, ROOT, Machine, read
@@ -43,9 +44,12 @@ class TwelveVideos(Machine):
         command = [program, "--spool", self.spool, "--config", os.path.join(ROOT, "config.json")]
         command += ["transcribe", self.media, "--script", "sphinx_transcribe", "--wait"]
         batch = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.addCleanup(batch.kill)
         progress = {}
         loads = {}
+        deadline = time.monotonic() + PATIENCE_S
         while batch.poll() is None:
+            self.assertLess(time.monotonic(), deadline, self.words_of_the_brain())
             picture = self.picture()
             for key, gpu in picture["gpus"].items():
                 for slot in gpu["slots"]:

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::rig::Rig;
 
 fn answer(rig: &Rig, words: &[&str]) -> Value {
-    let output = rig.command("gpuspool").args(words).arg("--json").output().unwrap();
+    let output = rig.end_of(rig.command("gpuspool").args(words).arg("--json"));
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
@@ -88,7 +88,7 @@ fn a_batch_that_would_take_llms_in_use_says_so_before_and_then_takes_them() {
     let submit = |rig: &Rig, more: &[&str]| {
         let mut command = rig.command("submit_batch");
         command.args(["transcribe", folder.to_str().unwrap(), "--script", "transcriber"]);
-        command.args(["--formats", "txt"]).args(more).output().unwrap()
+        rig.end_of(command.args(["--formats", "txt"]).args(more))
     };
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let without = text(&submit(&rig, &["--dry-run"]).stdout);

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -123,9 +124,23 @@ impl Rig {
         command
     }
 
-    /// Runs a program to its end.
+    /// Runs a program to its end, which must come in time.
     pub(crate) fn run<const N: usize>(&self, program: &str, arguments: [&str; N]) -> Output {
-        self.command(program).args(arguments).output().expect("run a program")
+        self.end_of(self.command(program).args(arguments))
+    }
+
+    /// Runs a command to its end, which must come in time.
+    pub(crate) fn end_of(&self, command: &mut Command) -> Output {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run a program");
+        let pid = child.id().to_string();
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || tell.send(child.wait_with_output()));
+        if let Ok(output) = told.recv_timeout(PATIENCE) {
+            return output.expect("wait for a program");
+        }
+        drop(Command::new("kill").args(["-9", &pid]).status());
+        let said = told.recv();
+        panic!("{command:?} does not end: {said:?}\n{}", self.story())
     }
 
     /// Starts the brain and waits for its first picture.

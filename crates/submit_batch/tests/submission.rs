@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use model::batch::{BATCH_SCHEMA_VERSION, BatchItemState, BatchRecord, BatchStatus, Manifest};
 use model::explained::{BatchAsked, BatchExplained, ChatMeanwhile};
@@ -23,6 +23,9 @@ use submit_batch::failure::Failure;
 use submit_batch::interrupt::Interrupt;
 use submit_batch::run::run;
 use submit_batch::say::Voice;
+
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is written into it can be read by others.
 #[derive(Clone, Default)]
@@ -41,6 +44,14 @@ impl Write for Paper {
 impl Paper {
     fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+    /// Reads until somebody has written these words.
+    fn read_until(&self, words: &str) {
+        let began = Instant::now();
+        while !self.text().contains(words) {
+            assert!(began.elapsed() < PATIENCE, "nobody writes `{words}`:\n{}", self.text());
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
@@ -114,15 +125,26 @@ impl Rig {
     }
 
     fn submit_interrupted(&self, options: &str, interrupt: &Interrupt) -> Said {
-        self.submit_to(options, interrupt, None)
+        self.submit_to(options, interrupt, None, Paper::default())
     }
 
     /// With somebody who answers questions by these words.
     fn submit_answering(&self, options: &str, answers: &'static str) -> Said {
-        self.submit_to(options, &Interrupt::default(), Some(answers))
+        self.submit_to(options, &Interrupt::default(), Some(answers), Paper::default())
     }
 
-    fn submit_to(&self, options: &str, interrupt: &Interrupt, answers: Option<&'static str>) -> Said {
+    /// With notes that can be read meanwhile.
+    fn submit_noting(&self, options: &str, notes: Paper) -> Said {
+        self.submit_to(options, &Interrupt::default(), None, notes)
+    }
+
+    fn submit_to(
+        &self,
+        options: &str,
+        interrupt: &Interrupt,
+        answers: Option<&'static str>,
+        notes: Paper,
+    ) -> Said {
         let mut words: Vec<std::ffi::OsString> = vec!["submit_batch".into(), "transcribe".into()];
         words.push(self.media().into());
         words.extend(options.split_whitespace().map(Into::into));
@@ -130,7 +152,7 @@ impl Rig {
             words.extend([option.into(), self.dir.path().join(name).into()]);
         }
         let Asked::Batch(wish) = parse(words).unwrap() else { panic!("a wish") };
-        let (result, notes) = (Paper::default(), Paper::default());
+        let result = Paper::default();
         let ffprobe = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ffprobe");
         let mut voice = Voice::to(result.clone(), notes.clone());
         if let Some(answers) = answers {
@@ -316,9 +338,11 @@ fn waiting_ends_with_the_batch_and_tells_what_failed() {
     let rig = Rig::with(&["a.mp4", "b.mp4"]);
     rig.submit("").exits(0);
     let [manifest] = rig.manifests().try_into().expect("one batch");
-    // A second command follows the batch that has the media; somebody ends its items meanwhile.
+    // A second command follows the batch that has the media; somebody ends its items once it does.
+    let notes = Paper::default();
     let said = thread::scope(|scope| {
-        let waiter = scope.spawn(|| rig.submit("--wait"));
+        let waiter = scope.spawn(|| rig.submit_noting("--wait --timeout 60", notes.clone()));
+        notes.read_until("the brain is not running: start it");
         rig.end_items(&manifest, &[], 1);
         rig.end_items(&manifest, &[1], 2);
         waiter.join().unwrap()
