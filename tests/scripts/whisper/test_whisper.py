@@ -1,6 +1,6 @@
 """whisper_transcribe with the real faster-whisper and a tiny model made on the spot.
 
-The model says one fixed sentence, so this tests loading, segments, settings, silence and files; that
+The model says fixed sentences, so this tests loading, segments, settings, silence, boundaries and files; that
 speech is understood is what the tests of sphinx_transcribe are for. Needs `scripts/setup --need whisper`.
 
     python3 -m unittest discover -s tests/scripts/whisper
@@ -16,6 +16,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from support import PATIENCE_S, ROOT, TOOLS_PYTHON, WHISPER, Host, Workplace, assert_rises, read  # noqa: E402
 
 SENTENCE = "Good morning. Today we will learn about the history of the steam engine."
+NEXT_SENTENCE = "It was the engine of its day."
+WINDOW_FRAMES = 3_000  # half a minute
 
 
 class Whisper(Workplace):
@@ -103,6 +105,53 @@ class Tasks(Whisper):
                     kind, found, message = host.error("bad", **args)
                     self.assertEqual((kind, found), ("bad_input", code), message)
                     self.assertIn(words, message)
+
+
+class Left(Whisper):
+    """Half-minute windows: the model says its second sentence only where it remembers the first."""
+
+    def test_it_goes_on_where_it_was_left_and_nothing_tells(self):
+        media = self.ffmpeg("long.wav", "-stream_loop", "-1", "-i", self.media, "-t", "62", "-ac", "1", "-ar", "16000")
+        for name, settings, sentences, lefts in (
+            ("remembering", {}, [SENTENCE, NEXT_SENTENCE], 1),
+            ("forgetting", {"temperature": 0.8, "vad_filter": False}, [SENTENCE] * 3, 2),
+        ):
+            with self.subTest(name):
+                args = {"input": media, "word_timestamps": True} | settings
+                whole, outputs = self.outputs_in(name, "whole"), self.outputs_in(name, "left")
+                with self.host() as host:
+                    host.next()
+                    self.assertEqual(host.result("whole", outputs=whole, **args)["text"], " ".join(sentences))
+                state, rises = None, []
+                for attempt in range(1, lefts + 1):
+                    progress, state = self.leave(attempt, state, outputs=outputs, **args)
+                    rises += progress
+                    self.assertEqual(state["at"]["frame"], attempt * WINDOW_FRAMES)
+                    self.assertFalse(any(os.path.exists(path) for path in outputs.values()))
+                with self.host() as host:
+                    host.next()
+                    host.give("long", lefts + 1, state, outputs=outputs, **args)
+                    progress, last = host.answer("long", lefts + 1)
+                self.assertEqual((last["event"], last["result"]["segments"]), ("result", len(sentences)), last)
+                rises += progress
+                media_s = [event["media_s"] for event in rises]
+                self.assertEqual((media_s, rises[-1]["percent"]), (sorted(media_s), 100.0))
+                for kind, path in outputs.items():
+                    self.assertEqual(read(path), read(whole[kind]), kind)
+                self.assertEqual(len(os.listdir(os.path.dirname(outputs["txt"]))), len(outputs), "nothing else is left")
+
+    def leave(self, attempt, state, **args):
+        """Asks a new host to leave at its first boundary: what the next one needs lies in the file and in the state."""
+        with self.host() as host:
+            host.next()
+            host.give("long", attempt, state, **args)
+            host.say({"yield": {"task_id": "long", "attempt": attempt}})
+            progress, last = host.answer("long", attempt)
+        self.assertEqual(last["event"], "yielded", last)
+        return progress, last["state"]
+
+    def outputs_in(self, name, folder):
+        return {kind: self.path(name, folder, f"long.{kind}") for kind in ("txt", "srt", "vtt", "json")}
 
 
 class Loading(Whisper):
