@@ -6,6 +6,7 @@ mod chat;
 mod deaths;
 mod exclusive;
 mod foresight;
+mod memory;
 mod on_complete;
 mod pause;
 mod prompt;

@@ -8,8 +8,9 @@
 //!
 //! Lines of other kinds are passed over, a torn one is counted. What never started is not in a journal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use model::task::Work;
 use model::{BatchId, GpuMode, Millis, Priority, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
@@ -26,6 +27,22 @@ pub struct Recorded {
     pub unended: usize,
     /// Lines that cannot be read.
     pub torn: usize,
+}
+
+impl Recorded {
+    /// The LLMs that tasks insist on.
+    #[must_use]
+    pub fn models(&self) -> BTreeSet<&str> {
+        let jobs = self.arrivals.iter().filter_map(|arrival| match &arrival.what {
+            Wish::Task(job) => Some(job),
+            Wish::Batch { .. } => None,
+        });
+        jobs.filter_map(|job| match &job.task.work {
+            Work::Llm(work) => work.model.as_deref(),
+            Work::Script(_) => None,
+        })
+        .collect()
+    }
 }
 
 /// Why a journal cannot be replayed.
@@ -212,8 +229,8 @@ fn job(name: &str, seen: &Seen, ran_s: f64) -> Option<Job> {
 
 fn script_of(job: &Job) -> Option<String> {
     match &job.task.work {
-        model::task::Work::Script(work) => Some(work.script.to_string()),
-        model::task::Work::Llm(_) => None,
+        Work::Script(work) => Some(work.script.to_string()),
+        Work::Llm(_) => None,
     }
 }
 

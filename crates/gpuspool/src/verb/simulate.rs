@@ -65,8 +65,11 @@ pub(crate) fn run(options: &Options, asked: &GpuSpool, console: &mut Console<'_>
     if let Some(seed) = options.seed {
         scenario.seed = seed;
     }
-    if let Some(path) = &asked.config {
+    if let Some(path) = asked.config.as_deref().or_else(|| own_settings(options)) {
         scenario.config = settings(path)?;
+    }
+    if options.scenario.is_none() {
+        scenario.boot_as_the_settings_say().map_err(|error| bad(&error))?;
     }
     let recorded =
         options.replay.as_deref().map(|path| recorded(path, &mut scenario, console)).transpose()?;
@@ -135,6 +138,12 @@ fn two_gpus() -> Vec<scenario::GpuSpec> {
     vec![scenario::GpuSpec::default(); 2]
 }
 
+/// The configuration of the machine here, whose journal is done again; a scenario has settings of its own.
+fn own_settings(options: &Options) -> Option<&'static Path> {
+    let here = Path::new("config.json");
+    (options.replay.is_some() && options.scenario.is_none() && here.exists()).then_some(here)
+}
+
 /// The configuration file as the scenario's settings.
 fn settings(path: &Path) -> Result<serde_json::Value, Failure> {
     let shown = path.display();
@@ -164,6 +173,15 @@ fn recorded(
     if recorded.unended > 0 {
         let open = count(recorded.unended, "task");
         console.note(&format!("warning: {open} had not ended: taken to run as long as others of their kind"));
+    }
+    let config = scenario.settings().map_err(|error| bad(&error))?;
+    let unknown: Vec<&str> =
+        recorded.models().into_iter().filter(|name| !config.models.contains_key(*name)).collect();
+    if !unknown.is_empty() {
+        let names = unknown.join(", ");
+        console.note(&format!(
+            "warning: tasks fail that name models which `models` lacks ({names}): name the settings with --config"
+        ));
     }
     Ok(recorded)
 }

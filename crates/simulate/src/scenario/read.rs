@@ -7,6 +7,7 @@ use model::task::ComputeCapability;
 use serde_json::Value;
 
 use super::{Arrive, Scenario, WorkSpec};
+use crate::dice::Times;
 
 /// What is wrong with a scenario.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +86,17 @@ impl Scenario {
         let bytes = serde_json::to_vec(&value).unwrap_or_default();
         let read = Config::parse(&bytes, Path::new("/simulated")).map_err(wrong)?;
         Ok(read.value)
+    }
+
+    /// LLMs load as long as `resource_manager.boot_times` of the settings says, where it says it.
+    ///
+    /// # Errors
+    /// When the settings are no configuration.
+    pub fn boot_as_the_settings_say(&mut self) -> Result<(), ScenarioError> {
+        for (model, seconds) in self.settings()?.resource_manager.boot_times {
+            self.engines.boot.insert(model, Times::constant(seconds));
+        }
+        Ok(())
     }
 
     fn check_streams(&self) -> Result<(), ScenarioError> {

@@ -1,5 +1,7 @@
 //! Workers: their births and deaths, and the two logs between them and the brain.
 
+use std::collections::BTreeSet;
+
 use model::link::{GpuIdentity, Reports};
 use model::{Millis, WorkerId};
 use policy::event::Event;
@@ -10,6 +12,9 @@ use crate::arm::{Arm, Timer, Wants};
 
 /// How long a worker's folder takes to appear after its launch, in milliseconds.
 const BIRTH_MS: (i64, i64) = (40, 400);
+
+/// The engine of every worker, for what the settings name no engine.
+const COMMON_ENGINE: &str = "ollama";
 
 impl Sim {
     /// Something was written into a worker's orders: it reads them in a moment, or late.
@@ -192,10 +197,16 @@ impl Sim {
         }
     }
 
+    /// Every model, by the engine that the settings name for it, else by one that all workers here have.
     fn can(&self) -> model::link::Can {
-        let models = self.config.models.keys().cloned().collect();
+        let models: Vec<String> = self.config.models.keys().cloned().collect();
+        let of_models = self.config.models.values().filter_map(|entry| entry.engine.as_deref());
+        let named: BTreeSet<&str> = of_models.chain([self.config.engine.as_str()]).collect();
+        let named = named.into_iter().filter(|engine| !["auto", COMMON_ENGINE].contains(engine));
+        let engine =
+            |preset: &str| model::link::CanEngine { preset: preset.to_owned(), models: models.clone() };
         model::link::Can {
-            engines: vec![model::link::CanEngine { preset: "ollama".into(), models }],
+            engines: std::iter::once(COMMON_ENGINE).chain(named).map(engine).collect(),
             missing: Vec::new(),
         }
     }
