@@ -30,7 +30,8 @@ pub struct Learned {
     /// Memory in MiB measured on a GPU, by `<script>/<model>` or `llm/<model>`; the latest peaks.
     pub vram_mib: BTreeMap<String, Vec<u64>>,
     /// LLM requests an hour by job type, for each hour of the day, in local time; a day counts as much as all before it.
-    pub arrivals: BTreeMap<String, Vec<f64>>,
+    /// `null` is an hour that was never seen.
+    pub arrivals: BTreeMap<String, Vec<Option<f64>>>,
     /// What each job type was granted on GPUs, for fair shares.
     pub grants: Grants,
     /// What each job type was granted in the CPU lane.

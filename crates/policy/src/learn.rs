@@ -125,19 +125,20 @@ impl Memory {
         }
         for (job_type, count) in counts {
             let rates = self.learned.arrivals.entry(job_type).or_default();
-            rates.resize(crate::demand::HOURS, 0.0);
-            let seen = count as f64 * 3_600.0 / watched.as_secs_f64().max(1.0);
+            rates.resize(crate::demand::HOURS, None);
+            let seen = believable(count as f64 * 3_600.0 / watched.as_secs_f64().max(1.0));
             if let Some(rate) = rates.get_mut(usize::from(hour)) {
-                *rate = believable(*rate) * (1.0 - OF_TODAY) + believable(seen) * OF_TODAY;
+                let before = rate.map_or(seen, believable);
+                *rate = Some(before * (1.0 - OF_TODAY) + seen * OF_TODAY);
             }
         }
     }
 
-    /// LLM requests that are usual in this hour of the day; none where no hour was ever seen.
+    /// LLM requests that are usual in this hour of the day; none where it was never seen.
     pub(crate) fn requests_per_hour(&self, hour: u8) -> Option<f64> {
         let types = self.learned.arrivals.values();
-        let rates = types.filter_map(|rates| rates.get(usize::from(hour)));
-        (!self.learned.arrivals.is_empty()).then(|| rates.map(|rate| believable(*rate)).sum())
+        let rates = types.filter_map(|rates| rates.get(usize::from(hour)).copied().flatten());
+        rates.map(believable).reduce(std::ops::Add::add)
     }
 
     /// A script host's load took this long.

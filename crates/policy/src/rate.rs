@@ -10,8 +10,10 @@
 //! of what follows from each. A rush, or a silence, is believed as
 //! soon as chance does not explain it. Not here: what is counted (`demand`).
 
-/// How many arrivals what is usual counts for. Little: what was counted decides.
+/// How many arrivals what is usual counts for, and how many seconds at most. Little: what was counted decides. Without
+/// the second, an hour in which hardly any come would count as hours of silence, and a rush would not be believed.
 const PRIOR: f64 = 0.1;
+const PRIOR_S: f64 = 60.0;
 
 /// What the rate may be: so many per second with so much weight, all weights together 1.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,7 +32,9 @@ impl Rate {
     /// The rate now. `counts` by step of `step_s` seconds, the newest first; `usual` per second is what is expected where
     /// nothing was counted.
     pub(crate) fn now(counts: &[u64], step_s: f64, usual: f64) -> Self {
-        let prior = Seen { count: PRIOR, seconds: PRIOR / usual.max(f64::MIN_POSITIVE) };
+        let usual = usual.max(f64::MIN_POSITIVE);
+        let seconds = (PRIOR / usual).min(PRIOR_S);
+        let prior = Seen { count: usual * seconds, seconds };
         let whole = counts.iter().fold(Seen::default(), |seen, count| seen.with(*count, step_s));
         // No change at all, and one before each step but the oldest: half of the weight is theirs together.
         let changes = counts.len().saturating_sub(1);
@@ -161,6 +165,9 @@ mod tests {
     fn a_rush_is_believed_within_two_minutes() {
         assert!(rate(&counts(&[(4, 2), (56, 0)]), STEP_S, USUAL) > 1.0 / STEP_S / 1.5);
         near(rate(&counts(&[(8, 2), (52, 0)]), STEP_S, USUAL), 2.0 / STEP_S, 0.4);
+        // Also in an hour in which hardly any are usual.
+        near(rate(&counts(&[(8, 2), (52, 0)]), STEP_S, 1.0 / 86_400.0), 2.0 / STEP_S, 0.4);
+        near(rate(&counts(&[(60, 2)]), STEP_S, 1.0 / 86_400.0), 2.0 / STEP_S, 0.1);
         // A single request after a long silence is no rush.
         assert!(rate(&counts(&[(1, 1), (59, 0)]), STEP_S, USUAL) < 1.0 / 200.0);
     }

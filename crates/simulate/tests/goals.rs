@@ -7,7 +7,8 @@
 use simulate::goals::{Effort, Row, rows, table};
 
 /// Goals that are not reached yet, by the beginning of goal, workload and measure: shown, and not held.
-const OPEN: &[&str] = &["E1 "];
+const OPEN: &[&str] =
+    &["E1 light, 3 GPUs total wait / the seed's", "E1 sparse, 5 GPUs total wait / the seed's"];
 
 fn is_open(row: &Row) -> bool {
     let name = format!("{} {} {}", row.goal, row.workload, row.measure);

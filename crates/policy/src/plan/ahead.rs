@@ -88,15 +88,12 @@ fn prewarm(draft: &mut Draft<'_>) {
         return;
     }
     let Some((at, choice)) = place(draft, &|desk| !desk.has_resident()) else { return };
-    let usual = |hour: u8| world.memory.requests_per_hour(hour).unwrap_or_default();
+    let usual = |hour: u8| world.memory.requests_per_hour(hour).filter(|per_hour| *per_hour >= LIKELY);
     let lead = world.memory.llm_boot(&world.config, &choice.preset, &choice.model).p90 + EARLY;
     let (this, next) = (hour.hour, (hour.hour + 1) % 24);
-    let due = if usual(this) >= LIKELY {
-        Some((draft.now, this))
-    } else {
-        (usual(next) >= LIKELY).then_some((hour.ends - lead, next))
-    };
-    let Some((due, hour)) = due else { return };
+    let now = usual(this).map(|per_hour| (draft.now, this, per_hour));
+    let soon = || usual(next).map(|per_hour| (hour.ends - lead, next, per_hour));
+    let Some((due, hour, per_hour)) = now.or_else(soon) else { return };
     if draft.is_time(due - lead) {
         read_ahead(draft, &choice.model);
     }
@@ -107,7 +104,7 @@ fn prewarm(draft: &mut Draft<'_>) {
         gpu: draft.desks[at].gpu.key(),
         model: choice.model.clone(),
         hour,
-        per_hour: usual(hour),
+        per_hour,
     }));
     let order = choice.order(draft.desks[at].worker);
     boot_on(draft, at, Some(order));

@@ -16,9 +16,9 @@ const HOUR: Millis = Millis::from_secs(3_600);
 /// A rig that has learned that requests come in these hours, each so many.
 fn usually(hours: &[(usize, f64)]) -> Rig {
     let mut learned = Learned::default();
-    let mut rates = vec![0.0; 24];
+    let mut rates = vec![None; 24];
     for (hour, rate) in hours {
-        rates[*hour] = *rate;
+        rates[*hour] = Some(*rate);
     }
     learned.arrivals.insert("chatbot".into(), rates);
     Rig::knowing(config(), learned)
@@ -99,17 +99,36 @@ fn hours_are_learned_and_half_forgotten_each_day() {
         rig.drop_tasks((0..requests).map(|n| prompt(&format!("{name}-{n}")))).run_for(3_600_000);
         rig.tell(Event::Hour { hour: 9, left: HOUR });
     };
-    day(&mut rig, 8, "monday");
-    assert!((rig.world.learned().arrivals["summarization"][8] - 4.0).abs() < 0.01);
+    let at_eight = |rig: &Rig| rig.world.learned().arrivals["summarization"][8].unwrap();
+    day(&mut rig, 4, "monday");
+    assert!((at_eight(&rig) - 4.0).abs() < 0.01, "the first is all that is known");
     day(&mut rig, 8, "tuesday");
-    assert!((rig.world.learned().arrivals["summarization"][8] - 6.0).abs() < 0.01);
+    assert!((at_eight(&rig) - 6.0).abs() < 0.01);
     day(&mut rig, 0, "wednesday");
-    assert!((rig.world.learned().arrivals["summarization"][8] - 3.0).abs() < 0.01);
+    assert!((at_eight(&rig) - 3.0).abs() < 0.01);
     // A clock that is set tells of an hour that nobody saw: nothing is learned of it.
     let before = rig.world.learned().arrivals.clone();
     rig.tell(Event::Hour { hour: 3, left: HOUR });
     rig.tell(Event::Hour { hour: 20, left: Millis(-5) });
     assert_eq!(rig.world.learned().arrivals, before);
+    assert_eq!(rig.world.memory.requests_per_hour(20), None, "nobody knows that hour");
+}
+
+#[test]
+fn what_is_usual_in_other_hours_says_nothing_about_one_that_was_never_seen() {
+    let per_minute = |learned: Learned| {
+        let mut rig = Rig::knowing(config(), learned).gpus([24_576]);
+        rig.tell(Event::Hour { hour: 8, left: HOUR });
+        for n in 0..20 {
+            rig.drop_task(prompt(&format!("p{n}"))).run_for(15_000);
+        }
+        rig.world.requests(rig.now).per_s() * 60.0
+    };
+    let known = per_minute(usually(&[(3, 9.0)]).world.learned().clone());
+    assert!((known - per_minute(Learned::default())).abs() < 1e-9);
+    // And what is known for certain to be a silent hour is believed no longer than requests take to come.
+    let silent = per_minute(usually(&[(8, 0.0)]).world.learned().clone());
+    assert!(known > 2.5 && silent > known * 0.8, "{silent} a minute where {known} are thought to come");
 }
 
 #[test]
@@ -200,7 +219,7 @@ proptest! {
         boots_fail: u8,
     ) {
         let mut learned = Learned::default();
-        learned.arrivals.insert("chatbot".into(), rates);
+        learned.arrivals.insert("chatbot".into(), rates.into_iter().map(Some).collect());
         let mut rig = Rig::knowing(config(), learned).gpus([24_576, 24_576]);
         rig.lenient = true;
         rig.boots_to_fail = u32::from(boots_fail);
