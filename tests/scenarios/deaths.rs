@@ -100,6 +100,26 @@ fn a_task_that_kills_its_worker_three_times_is_poison() {
 }
 
 #[test]
+fn an_engine_that_refuses_everything_is_loaded_anew_and_no_task_is_lost() {
+    // It answers its canary and two more, and nothing after that.
+    let mut rig = Rig::new().engine(["--unready-after", "3"]);
+    rig.start();
+    for n in 0..4 {
+        rig.drop_task("llm", 3, &format!("ask-{n}"), &json!({"prompt": "hello", "max_attempts": 1}));
+    }
+    rig.run_until("all are complete", |rig| rig.ended("complete") == 4);
+    assert_eq!(rig.ended("failed"), 0);
+    assert_eq!(rig.boots(), 2);
+    let refused = (0..4).map(|n| rig.record("complete", &format!("ask-{n}")).unwrap());
+    let refused: Vec<_> = refused.filter(|record| record["attempt"] != 1).collect();
+    assert!(!refused.is_empty());
+    for record in refused {
+        assert_eq!(record["charged"], 1, "{record}");
+        assert_eq!(record["history"][0]["error"]["code"], "http_503", "{record}");
+    }
+}
+
+#[test]
 fn a_damaged_link_is_healed_by_a_snapshot_and_its_worker_is_not_taken_for_dead() {
     let mut rig = Rig::new();
     rig.start();

@@ -92,6 +92,13 @@ impl Rig {
         self
     }
 
+    /// More arguments of the fake engine.
+    pub(crate) fn engine<const N: usize>(mut self, arguments: [&str; N]) -> Self {
+        let command = self.config["engines"]["openai_command"]["command"].as_array_mut().expect("a command");
+        command.extend(arguments.map(Value::from));
+        self
+    }
+
     /// A registered script from `tests/fixtures/scripts`.
     pub(crate) fn script(self, name: &str, file: &str, host: &str) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/scripts").join(file);

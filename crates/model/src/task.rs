@@ -230,6 +230,12 @@ impl TaskError {
     pub fn new(class: FailureClass, code: impl Into<String>, message: impl Into<String>) -> Self {
         Self { class, code: code.into(), message: message.into(), tail: None }
     }
+
+    /// Whether an engine has refused to begin with a request (status 503), which says nothing of the request.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        self.class == FailureClass::Crash && self.code == "http_503"
+    }
 }
 
 /// A queue folder's file: how a task is called before it has been claimed.

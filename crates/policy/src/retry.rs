@@ -5,6 +5,7 @@
 //! | complete | finish, whatever was asked meanwhile |
 //! | `bad_input`, `timeout`, `cancelled`, `poison` | finish: another run would end the same way |
 //! | `crash`, `oom` | requeue with back-off while charges are left, else finish |
+//! | `crash` because the engine refused to begin (503) | requeue uncharged with back-off, a few times; then as above |
 //! | `gpu_fault` | requeue uncharged; on a second GPU, or too often, fail as `gpu_fault_suspect` |
 //! | stopped to be taken back, or gave way | requeue uncharged, at once, to go on from its checkpoint |
 //! | `bad_input` where it began from a checkpoint and got no further | start over once, uncharged |
@@ -16,7 +17,7 @@
 
 use model::link::{Outcome, StopWhy};
 use model::task::PastAttempt;
-use model::{FailureClass, Millis, Task, TaskError};
+use model::{FailureClass, Millis, Task, TaskClass, TaskError};
 
 use crate::unit::{Phase, Unit};
 use crate::world::{World, cancelled};
@@ -90,6 +91,9 @@ fn of_outcome(world: &World, unit: &Unit, outcome: &Outcome) -> Verdict {
         FailureClass::BadInput | FailureClass::Timeout | FailureClass::Cancelled | FailureClass::Poison => {
             Verdict::Finish
         }
+        FailureClass::Crash if was_refused(unit, &error) && refused_before(unit) < REFUSALS_MAX => {
+            refunded(unit.task.clone(), Some(error), back_off(world, unit))
+        }
         FailureClass::Crash | FailureClass::Oom if unit.task.charged >= unit.task.max_attempts => {
             Verdict::Finish
         }
@@ -101,6 +105,18 @@ fn of_outcome(world: &World, unit: &Unit, outcome: &Outcome) -> Verdict {
         },
         FailureClass::GpuFault => of_gpu_fault(world, unit, outcome, error),
     }
+}
+
+/// What an engine refuses costs a task nothing, so often.
+const REFUSALS_MAX: usize = 4;
+
+fn was_refused(unit: &Unit, error: &TaskError) -> bool {
+    unit.task.class() == TaskClass::Llm && error.is_refusal()
+}
+
+fn refused_before(unit: &Unit) -> usize {
+    let refused = |past: &&PastAttempt| past.error.as_ref().is_some_and(TaskError::is_refusal);
+    unit.task.history.iter().filter(refused).count()
 }
 
 /// What the history says of an attempt that could not go on from its checkpoint.

@@ -150,6 +150,10 @@ impl Arm {
             (None, Some(order)) if !self.hosts.iter().any(HostSeat::is_ending) => self.boot(order),
             _ => {}
         }
+        let useless = |seat: &&mut Seat| seat.refuses() && seat.ready().is_some();
+        if !asked && let Some(seat) = self.seat.as_mut().filter(useless) {
+            seat.give_up();
+        }
     }
 
     fn boot(&mut self, mut order: EngineOrder) {
@@ -304,7 +308,7 @@ impl Arm {
 
     fn start_llm(&self, key: &AttemptKey) -> Start {
         let (Some(seat), Some(attempt)) = (&self.seat, self.attempts.get(key)) else { return Start::NotYet };
-        let Some(client) = seat.ready() else { return Start::NotYet };
+        let Some(client) = seat.ready().filter(|_| !seat.refuses()) else { return Start::NotYet };
         let Work::Llm(work) = &attempt.order.task.work else { return Start::NotYet };
         let running = self.attempts.values().filter(|one| one.on() == Some(On::Llm)).count();
         let slots = usize::try_from(seat.order.parallel.max(1)).unwrap_or(usize::MAX);

@@ -21,12 +21,19 @@ use crate::stop::Stop;
 /// How long after a broken connection the end of its engine is known.
 const DEATH_IS_TOLD: Duration = Duration::from_millis(300);
 
+/// After so many refused questions in a row an engine is given up.
+const REFUSALS_MAX: u32 = 3;
+
 /// An engine as the loop knows it.
 #[derive(Debug)]
 pub(crate) struct Seat {
     pub(crate) order: EngineOrder,
     pub(crate) report: EngineReport,
     pub(crate) client: Option<Client>,
+    /// Questions that it has refused to begin since it last answered one.
+    refusals: u32,
+    /// To end what is not of use any more.
+    give_up: Option<oneshot::Sender<TaskError>>,
     stop: Option<oneshot::Sender<()>>,
 }
 
@@ -34,6 +41,7 @@ impl Seat {
     /// Starts the boot.
     pub(crate) fn boot(boot: Boot, gate: Gate, now: Millis, tell: UnboundedSender<Happening>) -> Self {
         let (stop, stopped) = oneshot::channel();
+        let (give_up, given_up) = oneshot::channel();
         let order = boot.order.clone();
         let report = EngineReport {
             generation: order.generation,
@@ -47,8 +55,32 @@ impl Seat {
             boot_ms: None,
             error: None,
         };
-        tokio::spawn(live(boot, gate, stopped, tell));
-        Self { order, report, client: None, stop: Some(stop) }
+        tokio::spawn(live(boot, gate, stopped, given_up, tell));
+        Self { order, report, client: None, refusals: 0, give_up: Some(give_up), stop: Some(stop) }
+    }
+
+    /// A question is over: it was answered, or refused before it was begun.
+    pub(crate) fn judged_by(&mut self, ending: &Ending) {
+        match ending {
+            Ending::Answered { .. } => self.refusals = 0,
+            Ending::Failed(error) if error.is_refusal() => self.refusals += 1,
+            _ => {}
+        }
+    }
+
+    /// Whether it refuses everything: nothing more is asked.
+    pub(crate) const fn refuses(&self) -> bool {
+        self.refusals >= REFUSALS_MAX
+    }
+
+    /// Ends it as a broken one, once.
+    pub(crate) fn give_up(&mut self) {
+        if let Some(give_up) = self.give_up.take() {
+            let why = format!("it refused {} requests in a row with status 503", self.refusals);
+            tracing::warn!("{} ({}) is ended, to be loaded anew: {why}", self.order.model, self.order.preset);
+            // A dead receiver means that it has ended already, and said so.
+            let _ = give_up.send(TaskError::new(FailureClass::Crash, "engine_refuses", why));
+        }
     }
 
     /// Takes what happened to it; false once it is gone.
@@ -103,7 +135,13 @@ fn sentence(error: &TaskError) -> String {
     format!("{error}\n{last}")
 }
 
-async fn live(boot: Boot, gate: Gate, mut stop: oneshot::Receiver<()>, tell: UnboundedSender<Happening>) {
+async fn live(
+    boot: Boot,
+    gate: Gate,
+    mut stop: oneshot::Receiver<()>,
+    given_up: oneshot::Receiver<TaskError>,
+    tell: UnboundedSender<Happening>,
+) {
     let generation = boot.order.generation;
     // The loop that listens ends after its engines: nobody is left to tell otherwise.
     let say = |turn| drop(tell.send(Happening::Engine(generation, turn)));
@@ -130,6 +168,7 @@ async fn live(boot: Boot, gate: Gate, mut stop: oneshot::Receiver<()>, tell: Unb
         say(EngineTurn::Ready { pid, port, boot_ms, client });
         tokio::select! {
             error = server.died() => error,
+            Ok(error) = given_up => error,
             _ = &mut stop => return end(&mut server, pids, &gate, &say).await,
         }
     };

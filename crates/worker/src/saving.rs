@@ -13,6 +13,7 @@ use crate::arm::Arm;
 use crate::attempt::{On, Saving, Stage};
 use crate::happening::Happening;
 use crate::record::{Ending, Run, conclude};
+use crate::scripts::HostSeat;
 
 /// How long after a failure a record is written again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -24,10 +25,12 @@ impl Arm {
         let ending = self.explained(ending);
         let Some(attempt) = self.attempts.get_mut(key) else { return };
         let Stage::Running(running) = &mut attempt.stage else { return };
-        if let On::Host(id) = running.on
-            && let Some(host) = self.hosts.iter_mut().find(|host| host.id == id)
-        {
-            host.free();
+        match (running.on, &mut self.seat) {
+            (On::Host(id), _) => {
+                self.hosts.iter_mut().filter(|host| host.id == id).for_each(HostSeat::free);
+            }
+            (On::Llm, Some(seat)) => seat.judged_by(&ending),
+            _ => {}
         }
         let run = Run {
             gpu,

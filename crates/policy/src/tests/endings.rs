@@ -76,6 +76,24 @@ fn a_gpus_fault_is_not_the_tasks_until_a_second_gpu_fails_under_it() {
 }
 
 #[test]
+fn what_an_engine_refuses_costs_a_task_nothing_until_it_is_refused_too_often() {
+    for (drop, refusals, complete, attempt) in [
+        (prompt("t"), 4, true, 5),
+        (prompt("t"), 6, true, 7),
+        (prompt("t"), 7, false, 7),
+        // No engine was asked: a script that says so has broken like any other.
+        (script("t", "embed"), 3, false, 3),
+    ] {
+        let mut rig = Rig::new().gpus([24_576]);
+        rig.refuses = true;
+        rig.outcomes.insert("t".into(), vec![Some(FailureClass::Crash); refusals].into());
+        rig.drop_task(drop).run_until_ended("t");
+        let ended = rig.ended("t");
+        assert_eq!((ended.complete, ended.attempt), (complete, attempt), "{refusals} refusals");
+    }
+}
+
+#[test]
 fn three_starts_that_kill_their_worker_are_poison() {
     let mut rig = Rig::new().gpus([24_576]);
     rig.hang.push("evil".into());

@@ -62,6 +62,8 @@ pub(super) struct Rig {
     pub can: Can,
     /// Outcomes to come, by the name a task was dropped with; complete when there are none left.
     pub outcomes: BTreeMap<String, VecDeque<Option<FailureClass>>>,
+    /// Crashes are refusals of the engine.
+    pub refuses: bool,
     /// How long a thing takes, in milliseconds.
     pub times: Times,
     /// Engines to fail at their next boots.
@@ -123,6 +125,7 @@ impl Rig {
             ended: BTreeMap::new(),
             can: make::can(&[make::QWEN_14B, make::QWEN_7B]),
             outcomes: BTreeMap::new(),
+            refuses: false,
             times: Times {
                 boot: 5_000,
                 unload: 500,

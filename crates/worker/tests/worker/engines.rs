@@ -4,7 +4,7 @@ use model::link::{AttemptState, EngineState, OrdersLine, StopWhy};
 use model::{FailureClass, Status};
 use serde_json::json;
 
-use crate::rig::{Rig, code, question};
+use crate::rig::{Rig, code, question, wait_for};
 
 #[test]
 fn questions_wait_for_the_boot_and_are_answered_by_one_engine() {
@@ -84,6 +84,32 @@ fn the_death_of_an_engine_fails_its_questions_and_shows_why() {
     assert!(engine.error.unwrap().contains("SIGABRT") && engine.pid.is_none());
     worker.boot();
     worker.engine(EngineState::Ready);
+}
+
+#[test]
+fn an_engine_that_refuses_everything_is_ended_and_what_waits_is_asked_of_the_next() {
+    let rig = Rig::with(&json!({}), &["--unready-after", "2", "--parallel", "2"]);
+    let mut worker = rig.worker();
+    worker.boot();
+    worker.engine(EngineState::Ready);
+    // The first was the canary.
+    let key = worker.run_one(question("answered", "x"));
+    assert_eq!(worker.ended(&key).1.status, Some(Status::Complete));
+    let keys = worker.run((0..4).map(|n| question(&format!("q{n}"), "x")).collect());
+    worker.engine(EngineState::Failed);
+    let error = worker.reports().engine.unwrap().error.unwrap();
+    assert!(error.contains("refused") && error.contains("in a row with status 503"), "{error}");
+    wait_for("its end", || (worker.programs() == 0).then_some(()));
+    let refused: Vec<_> = keys.iter().filter(|key| worker.record_path(key).exists()).cloned().collect();
+    assert!(refused.len() >= 3, "{refused:?}");
+    for key in &refused {
+        assert_eq!(code(&worker.ended(key).1), "http_503");
+        worker.finish(key);
+    }
+    let key = worker.run_one(question("later", "x"));
+    worker.boot();
+    assert_eq!(worker.ended(&key).1.status, Some(Status::Complete));
+    assert_eq!(rig.lines("boots"), 2);
 }
 
 #[test]

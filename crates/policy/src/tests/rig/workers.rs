@@ -275,7 +275,7 @@ impl Rig {
             let since = report.since.unwrap_or(now);
             report.outcome = Some(Outcome {
                 failure: planned,
-                code: None,
+                code: (self.refuses && planned == Some(FailureClass::Crash)).then(|| "http_503".into()),
                 message: None,
                 run_ms: u64::try_from((now - since).0).expect("time goes on"),
                 media_s,
