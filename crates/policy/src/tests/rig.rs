@@ -47,6 +47,8 @@ struct VirtualWorker {
     orders: Orders,
     reports: Reports,
     loads: BTreeMap<(String, Option<String>), u32>,
+    /// Attempts that wait for a host that is busy, or loads for another one, the first one first.
+    line: Vec<AttemptKey>,
     dead: bool,
 }
 
@@ -318,6 +320,7 @@ impl Rig {
                 self.let_happen(happening);
             }
         }
+        self.call_next();
     }
 
     fn later(&mut self, ms: i64, happening: Happening) {

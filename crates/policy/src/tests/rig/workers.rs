@@ -123,6 +123,7 @@ impl Rig {
             orders: Orders::default(),
             reports: reports.clone(),
             loads: BTreeMap::new(),
+            line: Vec::new(),
             dead: false,
         };
         self.workers.insert(worker.clone(), virtual_worker);
@@ -193,9 +194,7 @@ impl Rig {
             };
             match found.reports.hosts.iter_mut().find(free) {
                 Some(report) => report.state = HostState::Busy,
-                None if loads_or_has => {
-                    return self.later(1, Happening::Begin { worker, key });
-                }
+                None if loads_or_has => return found.line.push(key),
                 None => return self.later(self.times.host_load, Happening::HostLoaded { worker, key }),
             }
         }
@@ -214,6 +213,19 @@ impl Rig {
         let takes = self.takes(&task) - done(&task);
         if !self.hang.iter().any(|name| key.task_id.as_str() == name) {
             self.later(takes, Happening::End { worker, key });
+        }
+    }
+
+    /// Whoever waits for a host looks whether there is one now. Only after something has happened: who looked every
+    /// millisecond would wake the brain as often, which hides an instant that it forgot to wake at, and takes for ever.
+    pub(super) fn call_next(&mut self) {
+        let waits = self.workers.iter_mut().filter(|(_, found)| !found.line.is_empty());
+        let lines: Vec<_> =
+            waits.map(|(worker, found)| (worker.clone(), std::mem::take(&mut found.line))).collect();
+        for (worker, line) in lines {
+            for key in line {
+                self.begin(worker.clone(), key);
+            }
         }
     }
 
