@@ -353,7 +353,7 @@ pub struct ScriptWork {
 pub enum Script {
     /// A name of `scripts` in `config.json`.
     Registered(String),
-    /// A file inside a directory of `script_dirs`; one process a task.
+    /// A file inside a directory of `script_dirs`, relative until it has been found there; one process a task.
     File(PathBuf),
 }
 

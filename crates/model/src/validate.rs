@@ -3,7 +3,7 @@
 //! Not here: anything that needs the disk (whether a script file exists and who may write it: `spool`) or the
 //! present state of the machine (whether a GPU is there: `policy`).
 
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
@@ -235,24 +235,20 @@ fn script_of(record: TaskRecord, config: &Config) -> Result<ScriptWork, Fault> {
     })
 }
 
-/// A registered name, or a path that lies inside a directory of `script_dirs` by its letters.
+/// A registered name, or a path that by its letters lies inside a directory of `script_dirs`; in which of them a relative
+/// one lies is seen by whoever sees files.
 fn find_script(name: &str, config: &Config) -> Result<Script, Fault> {
     if config.scripts.contains_key(name) {
         return Ok(Script::Registered(name.to_owned()));
     }
     let path = Path::new(name);
     let plain = path.components().all(|part| matches!(part, Component::Normal(_) | Component::RootDir));
-    if plain && (path.is_absolute() || path.extension().is_some() || name.contains('/')) {
-        for dir in &config.script_dirs {
-            if path.is_absolute() {
-                if path.starts_with(dir) && path != dir.as_path() {
-                    return Ok(Script::File(path.to_owned()));
-                }
-            } else {
-                let inside = dir.join(path.strip_prefix(dir.file_name().unwrap_or_default()).unwrap_or(path));
-                return Ok(Script::File(inside));
-            }
-        }
+    let is_file = |dir: &PathBuf| match path.is_absolute() {
+        true => path.starts_with(dir) && path != dir.as_path(),
+        false => path.extension().is_some() || name.contains('/'),
+    };
+    if plain && config.script_dirs.iter().any(is_file) {
+        return Ok(Script::File(path.to_owned()));
     }
     let meant = did_you_mean(name, config.scripts.keys().map(String::as_str))
         .map(|meant| format!("did you mean `{meant}`? "))

@@ -10,7 +10,7 @@
 mod writers;
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{File, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 
@@ -90,9 +90,14 @@ impl Intake {
     /// For this configuration.
     #[must_use]
     pub fn new(config: &Config) -> Self {
+        let mut config = config.clone();
+        // A record names the real path of its script, and comes back with it when the task is tried again.
+        let real = config.script_dirs.iter().filter_map(|dir| fs::canonicalize(dir).ok());
+        let real: Vec<_> = real.filter(|dir| !config.script_dirs.contains(dir)).collect();
+        config.script_dirs.extend(real);
         Self {
             owners: config.shared_group.as_deref().map(rights::who_may_drop),
-            config: config.clone(),
+            config,
             config_owner: None,
             settling: HashMap::new(),
             writers: Writers::default(),

@@ -180,13 +180,21 @@ pub fn script_path(config: &Config, config_owner: Option<u32>, script: &Script) 
         },
     };
     let shown = written.display().to_string();
-    let Some(path) = candidates(config, &written).find_map(|path| fs::canonicalize(path).ok()) else {
+    let candidates = if registered { around(config, &written) } else { inside(config, &written) };
+    let Some(path) = candidates.iter().find_map(|path| fs::canonicalize(path).ok()) else {
         let next = if registered {
             format!("correct the `path` of `scripts.{script}` in config.json")
         } else {
             did_you_mean_file(config, &written)
         };
-        return Err(refuse(format!("there is no file {shown}"), next));
+        let tried = match candidates.as_slice() {
+            [only] if *only == written => String::new(),
+            all => {
+                let all: Vec<String> = all.iter().map(|path| path.display().to_string()).collect();
+                format!("; tried {}", all.join(", "))
+            }
+        };
+        return Err(refuse(format!("there is no file {shown}{tried}"), next));
     };
     let home = config
         .script_dirs
@@ -227,16 +235,24 @@ pub fn script_path(config: &Config, config_owner: Option<u32>, script: &Script) 
     Ok(path)
 }
 
-/// The places a script's path may mean: as written, and the same under each directory of `script_dirs`.
-fn candidates<'a>(config: &'a Config, written: &'a Path) -> impl Iterator<Item = PathBuf> + 'a {
-    let tails = config.script_dirs.iter().filter_map(|dir| written.strip_prefix(dir).ok());
-    let mut tails: Vec<&Path> = tails.collect();
-    tails.extend(written.file_name().map(Path::new));
-    let elsewhere = tails
-        .into_iter()
-        .flat_map(|tail| config.script_dirs.iter().map(move |dir| dir.join(tail)))
-        .collect::<Vec<_>>();
-    std::iter::once(written.to_owned()).chain(elsewhere)
+/// The places the path of a task may mean: in each directory of `script_dirs`, whose own name may stand before it.
+fn inside(config: &Config, written: &Path) -> Vec<PathBuf> {
+    if written.is_absolute() {
+        return vec![written.to_owned()];
+    }
+    let below = |dir: &PathBuf| {
+        let without = dir.file_name().and_then(|name| written.strip_prefix(name).ok());
+        [Some(written), without].into_iter().flatten().map(|tail| dir.join(tail)).collect::<Vec<_>>()
+    };
+    config.script_dirs.iter().flat_map(below).collect()
+}
+
+/// The places the path of a registered script may mean: as written, and of the same name in a directory of `script_dirs`.
+fn around(config: &Config, written: &Path) -> Vec<PathBuf> {
+    let name = written.file_name().map(Path::new);
+    let elsewhere =
+        name.into_iter().flat_map(|name| config.script_dirs.iter().map(move |dir| dir.join(name)));
+    std::iter::once(written.to_owned()).chain(elsewhere).collect()
 }
 
 fn did_you_mean_file(config: &Config, written: &Path) -> String {
@@ -324,6 +340,37 @@ mod tests {
         symlink(&outside, &link).unwrap();
         assert!(find(&config, &link).unwrap_err().contains("outside"));
         assert!(find(&config, &config.script_dirs[0].join("../evil.py")).unwrap_err().contains("outside"));
+    }
+
+    #[test]
+    fn a_relative_path_is_looked_for_in_all_script_folders_in_their_order() {
+        let (dir, mut config) = house();
+        for (folder, names) in [("first", ["both.py", "one.py"]), ("second", ["both.py", "sub/two.py"])] {
+            let folder = fs::canonicalize(dir.path()).unwrap().join(folder);
+            for path in names.map(|name| folder.join(name)) {
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(&path, "print({})").unwrap();
+                for made in [path.parent().unwrap(), &folder, &path] {
+                    fs::set_permissions(made, fs::Permissions::from_mode(0o755)).unwrap();
+                }
+            }
+            config.script_dirs.push(folder);
+        }
+        config.script_dirs.remove(0);
+        let [first, second] = [0, 1].map(|at| config.script_dirs[at].clone());
+        for (written, found) in [
+            ("both.py", first.join("both.py")),
+            ("second/both.py", second.join("both.py")),
+            ("one.py", first.join("one.py")),
+            ("sub/two.py", second.join("sub/two.py")),
+            ("second/sub/two.py", second.join("sub/two.py")),
+        ] {
+            assert_eq!(find(&config, Path::new(written)).as_ref(), Ok(&found), "{written}");
+        }
+        // Another file of that name is another file.
+        let said = find(&config, Path::new("elsewhere/one.py")).unwrap_err();
+        let tried = [first, second].map(|dir| dir.join("elsewhere/one.py").display().to_string()).join(", ");
+        assert!(said.contains(&format!("there is no file elsewhere/one.py; tried {tried}")), "{said}");
     }
 
     #[test]

@@ -232,6 +232,19 @@ fn a_script_is_named_or_lies_in_a_script_folder_and_its_real_path_is_kept() {
 }
 
 #[test]
+fn a_task_whose_script_was_found_through_a_link_is_still_a_task_when_it_comes_back() {
+    let mut house = house_with(|config| {
+        let folder = &mut config.script_dirs[0];
+        let link = folder.with_file_name("link");
+        symlink(&*folder, &link).unwrap();
+        *folder = link;
+    });
+    let task = house.task(&script("x.json"), r#"{"script": "known.py"}"#);
+    let again = house.task(&script("y.json"), &serde_json::to_string(&task.record()).unwrap());
+    assert_eq!(again.work, task.work);
+}
+
+#[test]
 fn what_is_no_regular_file_is_left_alone_and_stops_nobody() {
     let mut house = house();
     let queue = house.layout.queue(TaskClass::Llm, Priority::NORMAL);
