@@ -328,8 +328,9 @@ impl Memory {
         gpu: Option<&str>,
         slots: usize,
     ) -> Option<f64> {
-        for slots in [slots, 1] {
-            let samples = self.learned.speed.get(&speed_name(name, gpu, slots));
+        let widths: &[usize] = if slots > 1 { &[slots, 1] } else { &[1] };
+        for slots in widths {
+            let samples = self.learned.speed.get(&speed_name(name, gpu, *slots));
             if let Some(samples) = samples.filter(|samples| samples.len() >= SAMPLES_NEEDED) {
                 return Some(median(samples)).filter(|speed| *speed > 0.0);
             }
