@@ -120,6 +120,24 @@ fn an_engine_that_refuses_everything_is_loaded_anew_and_no_task_is_lost() {
 }
 
 #[test]
+fn a_worker_whose_folder_was_removed_goes_and_another_one_does_its_task() {
+    let mut rig = Rig::new().script("warm", "warm_host.py", "warm");
+    rig.start();
+    let task = json!({"script": "warm", "script_args": {"do": "sleep", "seconds": 1}});
+    rig.drop_task("script", 3, "long", &task);
+    rig.run_until("it runs", |rig| rig.picture()["gpus"]["0"]["state"] == "script_busy");
+    let pid = |rig: &Rig| rig.picture()["gpus"]["0"]["worker_pid"].as_u64();
+    let first = pid(&rig).expect("a worker");
+    for worker in rig.names("workers") {
+        std::fs::remove_dir_all(rig.spool().join("workers").join(worker)).unwrap();
+    }
+    rig.run_until("it is complete", |rig| rig.ended("complete") == 1);
+    assert_eq!(rig.record("complete", "long").unwrap()["attempt"], 2);
+    assert!(pid(&rig).is_some_and(|second| second != first));
+    assert!(!rig.processes().iter().any(|(process, _)| u64::from(*process) == first));
+}
+
+#[test]
 fn a_damaged_link_is_healed_by_a_snapshot_and_its_worker_is_not_taken_for_dead() {
     let mut rig = Rig::new();
     rig.start();

@@ -84,6 +84,11 @@ impl Arms {
         self.living.contains_key(worker) || self.dead.contains_key(worker)
     }
 
+    /// Whether this worker has been taken up, and is not known to be dead.
+    pub(crate) fn lives(&self, worker: &WorkerId) -> bool {
+        self.living.contains_key(worker)
+    }
+
     /// Whether no worker lives, and every dead one is settled.
     pub(crate) fn is_empty(&self) -> bool {
         self.living.is_empty() && self.dead.is_empty()

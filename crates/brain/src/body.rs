@@ -314,6 +314,14 @@ impl Body {
                 }
                 false
             }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.hands.arms.lives(worker) => {
+                tracing::error!(%worker, "a worker is gone; somebody removed its folder, and what it had finished there");
+                self.watch.remove_worker(worker);
+                let open = self.hands.arms.ordered(worker);
+                self.hands.arms.bury_later(worker, open, None);
+                self.hands.launcher.bury(worker);
+                true
+            }
             Err(error) => {
                 tracing::warn!(%worker, %error, "failed to try a worker's lock");
                 true

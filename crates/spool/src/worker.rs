@@ -215,6 +215,13 @@ impl WorkerHome {
         is_at(&self.lock, &self.folder.join(LOCK))
     }
 
+    /// Whether somebody has taken its folder away: nobody can reach it any more, nor find what it writes.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        let looked = fs::symlink_metadata(self.folder.join(LOCK));
+        looked.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
     /// The GPU's lock, which engines inherit: the one descriptor not to close in a child.
     #[must_use]
     pub fn gpu_lock(&self) -> Option<BorrowedFd<'_>> {

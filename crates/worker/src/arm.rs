@@ -10,7 +10,7 @@
 //! an order came about. The one thread of this loop is also the one that starts programs.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +57,10 @@ pub(crate) struct Arm {
     told_to_go: bool,
     /// It has been without a brain for too long.
     orphaned: bool,
+    /// Its folder was taken away.
+    homeless: bool,
+    /// Next look at everything, hint or not.
+    look_at: Instant,
 }
 
 /// What wakes the loop.
@@ -93,13 +97,15 @@ impl Arm {
             alone_since: Some(Instant::now()),
             told_to_go: false,
             orphaned: false,
+            homeless: false,
+            look_at: Instant::now() + LOOK_ANYWAY,
         }
     }
 
     /// Obeys orders until there is nothing left to do here.
     ///
     /// # Errors
-    /// When signals cannot be listened to.
+    /// When signals cannot be listened to, or its folder was taken away: what ran here has been ended then.
     pub(crate) async fn serve(mut self, mut ears: Ears) -> std::io::Result<()> {
         let mut terminate = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
         if let Some(warning) = ears.watch.warning() {
@@ -110,7 +116,7 @@ impl Arm {
             self.act();
             self.speak();
             if self.is_done() {
-                return Ok(());
+                return if self.homeless { Err(no_home(self.home.folder())) } else { Ok(()) };
             }
             tokio::select! {
                 Some(()) = ears.hints.recv() => self.read_orders(),
@@ -123,9 +129,25 @@ impl Arm {
                 () = either(&mut terminate) => {
                     tracing::info!("told to end by a signal");
                     self.told_to_go = true;
+                    self.look_at = Instant::now();
                 }
                 () = sleep_until(self.wake_at()) => self.read_orders(),
             }
+            if Instant::now() >= self.look_at {
+                self.look();
+            }
+        }
+    }
+
+    /// What no hint may have told.
+    fn look(&mut self) {
+        self.look_at = Instant::now() + LOOK_ANYWAY;
+        if !self.homeless && self.home.is_gone() {
+            self.homeless = true;
+            tracing::error!("{}", no_home(self.home.folder()));
+        }
+        if !self.homeless {
+            self.read_orders();
         }
     }
 
@@ -181,7 +203,7 @@ impl Arm {
     /// Whether it unloads and goes, and whether what runs is stopped for that.
     pub(crate) fn leaving(&self) -> Option<Haste> {
         let foreign = self.home.orders.foreign().and_then(|foreign| foreign.leave) == Some(true);
-        if self.orders().leave || foreign || self.told_to_go {
+        if self.orders().leave || foreign || self.told_to_go || self.homeless {
             Some(Haste::Now)
         } else {
             self.orphaned.then_some(Haste::WhenIdle)
@@ -203,8 +225,7 @@ impl Arm {
         let ttl = Duration::from_secs_f64(self.config.timing.orphan_ttl_s.min(1e8));
         let orphan = self.alone_since.filter(|_| !self.orphaned).map(|since| since + ttl);
         let orphan = orphan.filter(|at| *at > Instant::now());
-        let look = Instant::now() + LOOK_ANYWAY;
-        [self.pace.due(), orphan, self.retry_at].into_iter().flatten().fold(look, Instant::min)
+        [self.pace.due(), orphan, self.retry_at].into_iter().flatten().fold(self.look_at, Instant::min)
     }
 
     /// What is true now, as it is to be reported.
@@ -257,6 +278,10 @@ impl Arm {
         if self.leaving().is_none() || self.seat.is_some() || !self.hosts.is_empty() {
             return false;
         }
+        if self.homeless {
+            // What it has to say and to leave would reach nobody.
+            return !self.attempts.values().any(|one| matches!(one.stage, Stage::Running(_)));
+        }
         let open =
             |attempt: &Attempt| !matches!(attempt.stage, Stage::Ended { .. } | Stage::NeverStarted { .. });
         if self.attempts.values().any(open) || self.pace.due().is_some() {
@@ -295,6 +320,11 @@ pub(crate) enum Haste {
     Now,
     /// What runs has ended.
     WhenIdle,
+}
+
+fn no_home(folder: &Path) -> std::io::Error {
+    let why = format!("its folder {} was removed: what ran here is ended", folder.display());
+    std::io::Error::new(std::io::ErrorKind::NotFound, why)
 }
 
 async fn either(signals: &mut [Signal; 2]) {

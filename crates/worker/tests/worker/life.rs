@@ -115,6 +115,23 @@ fn sigterm_is_a_request_to_leave() {
 }
 
 #[test]
+fn a_worker_whose_folder_was_removed_ends_what_it_runs_and_goes() {
+    for signal in [Some(Signal::TERM), None] {
+        let rig = Rig::new();
+        let mut worker = rig.worker();
+        worker.boot();
+        worker.engine(EngineState::Ready);
+        running(&mut worker, "sleep");
+        std::fs::remove_dir_all(rig.layout.worker(&worker.id)).unwrap();
+        if let Some(signal) = signal {
+            worker.signal(signal);
+        }
+        assert_eq!(worker.exit_code(), 71);
+        assert_eq!(worker.programs(), 0);
+    }
+}
+
+#[test]
 fn a_stop_that_comes_before_the_start_is_told_as_that() {
     let rig = Rig::new();
     let mut worker = rig.worker();
