@@ -27,12 +27,19 @@ class Machine(unittest.TestCase):
     """A spool of its own, and a brain on simulated GPUs."""
 
     GPUS = "simulated:8192"
+    SETTINGS = None  # those that are shipped
 
     def setUp(self):
         scratch = tempfile.TemporaryDirectory(prefix="gpuspool-end-to-end-")
         self.addCleanup(scratch.cleanup)
-        self.spool = os.path.join(scratch.name, "spool")
-        self.logs = open(os.path.join(scratch.name, "brain.log"), "w+", encoding="utf-8")
+        self.scratch = scratch.name
+        self.spool = os.path.join(self.scratch, "spool")
+        self.config = os.path.join(ROOT, "config.json")
+        if self.SETTINGS is not None:
+            self.config = os.path.join(self.scratch, "config.json")
+            with open(self.config, "w", encoding="utf-8") as file:
+                json.dump(self.SETTINGS, file)
+        self.logs = open(os.path.join(self.scratch, "brain.log"), "w+", encoding="utf-8")
         self.addCleanup(self.logs.close)
         self.brain = self.start("brain", "--gpus", self.GPUS, stdout=self.logs, stderr=self.logs)
         self.addCleanup(self.end)
@@ -41,7 +48,7 @@ class Machine(unittest.TestCase):
     def start(self, name, *words, **options):
         program = shutil.which(name, path=PATH)
         self.assertIsNotNone(program, f"there is no `{name}` on PATH or in {TARGET}; see the top of this file")
-        command = [program, "--spool", self.spool, "--config", os.path.join(ROOT, "config.json"), *words]
+        command = [program, "--spool", self.spool, "--config", self.config, *words]
         environment = os.environ | {"PATH": PATH}
         return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, **options)
 
@@ -78,7 +85,7 @@ class Machine(unittest.TestCase):
         return picture and picture["gpus"].get("0")
 
     def drop(self, name, **task):
-        queue = os.path.join(self.spool, "tasks", "llm_queue", "priority_3")
+        queue = os.path.join(self.spool, "tasks", f"{'script' if 'script' in task else 'llm'}_queue", "priority_3")
         with open(os.path.join(queue, name), "w", encoding="utf-8") as file:
             json.dump(task, file)
 
