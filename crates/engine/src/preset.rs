@@ -41,6 +41,8 @@ pub struct Values {
     pub threads: usize,
     /// The GPU's uuid, or `cpu`.
     pub gpu: String,
+    /// How many GPUs it has.
+    pub gpus: usize,
 }
 
 /// A command that is ready to be started.
@@ -122,6 +124,7 @@ fn fill(text: &str, values: &Values, entry: Option<&ModelEntry>) -> String {
         ("parallel", values.parallel.to_string()),
         ("threads", values.threads.to_string()),
         ("gpu", values.gpu.clone()),
+        ("gpus", values.gpus.to_string()),
     ];
     // One pass: what was filled in is not looked at again, braces in a file's name stay what they are.
     let mut filled = String::with_capacity(text.len());
@@ -199,7 +202,7 @@ mod tests {
     use super::*;
 
     fn values(model: &str) -> Values {
-        Values { model: model.into(), port: 18_100, parallel: 2, threads: 4, gpu: "GPU-1".into() }
+        Values { model: model.into(), port: 18_100, parallel: 2, threads: 4, gpu: "GPU-1".into(), gpus: 1 }
     }
 
     fn found(name: &str) -> Option<PathBuf> {

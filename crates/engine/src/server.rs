@@ -250,10 +250,12 @@ fn launch(
         parallel: boot.order.parallel,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         gpu: boot.surroundings.gpu.as_ref().map_or_else(|| "cpu".into(), ToString::to_string),
+        gpus: boot.order.beside.len() + 1,
     };
     let command = preset::command(&boot.config, &boot.order.preset, &values, boot.find.as_ref())
         .map_err(|error| cannot_start(&error))?;
-    let mut env = boot.surroundings.environment(std::env::vars_os(), &preset.pass_env, &command.env);
+    let surroundings = boot.surroundings.over(&boot.order.beside);
+    let mut env = surroundings.environment(std::env::vars_os(), &preset.pass_env, &command.env);
     env.insert(NONCE_VARIABLE.into(), nonce.into());
     let argv = command.argv.iter().map(OsString::from).collect();
     let mut group =

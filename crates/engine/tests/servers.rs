@@ -42,7 +42,13 @@ impl Bench {
         let config = Config::parse(config.to_string().as_bytes(), Path::new("/")).unwrap().value;
         Server::start(Boot {
             config: Arc::new(config),
-            order: EngineOrder { generation: 1, preset: "fake".into(), model: "fake-7b".into(), parallel: 2 },
+            order: EngineOrder {
+                generation: 1,
+                preset: "fake".into(),
+                model: "fake-7b".into(),
+                parallel: 2,
+                beside: Vec::new(),
+            },
             surroundings: Surroundings {
                 worker: WorkerId::new("test-of-servers").unwrap(),
                 gpu: None,

@@ -96,6 +96,9 @@ pub struct GpuPicture {
     pub state: GpuState,
     /// Its LLM, loading or loaded.
     pub model: Option<String>,
+    /// The other GPUs that this LLM is spread over, by key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paired_with: Vec<String>,
     /// Script of its oldest running unit, or of the one that loads.
     pub script: Option<String>,
     /// Process id of the LLM engine, else of the worker.

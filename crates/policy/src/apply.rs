@@ -17,7 +17,7 @@ pub(crate) use undone::AGAIN_AFTER;
 use crate::event::Event;
 use crate::gpu::Scene;
 use crate::unit::Phase;
-use crate::worker::Llm;
+use crate::worker::{Llm, Worker};
 use crate::world::World;
 
 impl World {
@@ -111,12 +111,14 @@ impl World {
     /// Lets the GPU of a worker follow what is now known of it.
     fn refresh_worker(&mut self, at: Millis, worker: &WorkerId) {
         let Some(worker) = self.workers.get(worker) else { return };
+        let id = worker.id.clone();
         let units = worker.units.iter().filter_map(|key| self.units.get(key));
         let beside: Vec<GpuUuid> = units.flat_map(|unit| unit.beside.iter().cloned()).collect();
         if let Some(gpu) = worker.gpu.clone() {
             self.refresh(at, &gpu);
         }
         beside.iter().for_each(|gpu| self.refresh(at, gpu));
+        self.respan(at, &id);
     }
 
     pub(crate) fn refresh(&mut self, at: Millis, uuid: &GpuUuid) {
@@ -133,15 +135,16 @@ impl World {
 
     /// What is loaded and what runs on a GPU.
     pub(crate) fn scene(&self, gpu: &crate::gpu::Gpu) -> Scene {
-        let Some(worker) = self.worker_on(gpu) else { return Scene::default() };
+        let Some(worker) = self.llm_worker(gpu) else { return Scene::default() };
+        let own = self.worker_on(gpu);
         let mut scene = Scene::default();
         match worker.llm() {
-            None => scene.unloading = worker.sheds_hosts(),
+            None => scene.unloading = own.is_some_and(Worker::sheds_hosts),
             Some(Llm::Booting { .. }) => scene.llm_boots = true,
             Some(Llm::Ready { .. }) => scene.llm_ready = true,
             Some(Llm::Failed { .. } | Llm::Unloading) => scene.unloading = true,
         }
-        for unit in self.units_on(worker).filter(|unit| unit.is_live()) {
+        for unit in self.units_on(own.unwrap_or(worker)).filter(|unit| unit.is_live()) {
             match (unit.shape.host(), &unit.phase) {
                 (None, _) => scene.requests = true,
                 (Some(_), Phase::Running { .. }) => scene.script_runs = true,

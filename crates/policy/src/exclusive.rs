@@ -63,8 +63,15 @@ impl World {
         !self.is_pinned(gpu)
     }
 
-    /// Whether the LLM of this GPU never leaves it, neither for scripts nor for another LLM.
+    /// Whether the LLM of this GPU never leaves it, neither for scripts nor for another LLM: its own, or one of such a GPU
+    /// that is spread to it.
     pub(crate) fn is_pinned(&self, gpu: &Gpu) -> bool {
+        let lead = || self.lead_over(&gpu.facts.uuid).and_then(|lead| self.gpus.get(lead.gpu.as_ref()?));
+        self.has_pinned_role(gpu) || lead().is_some_and(|lead| self.has_pinned_role(lead))
+    }
+
+    /// Whether its role pins its LLM.
+    pub(crate) fn has_pinned_role(&self, gpu: &Gpu) -> bool {
         self.has_brain_role(gpu) && self.config.resource_manager.eviction_policy.never_evict_brain
     }
 

@@ -128,6 +128,11 @@ pub const LAWS: &[Law] = &[
         Check::World(state::whole_gpus),
     ),
     law(
+        "I7 whole LLMs",
+        "an LLM of several GPUs has each of them for itself",
+        Check::World(state::whole_llms),
+    ),
+    law(
         "I7 one lock",
         "under a single lock one unit runs on all GPUs together",
         Check::World(state::one_lock),

@@ -42,6 +42,7 @@ mod rate;
 mod retry;
 mod room;
 mod shape;
+mod span;
 mod state;
 mod tenure;
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! The task's own, else (in `plan::fill`) the LLM that is ready, else the role's, else the first that fits and that the
 //! worker can boot, else the demonstration model. Not here: whether anything is booted.
 
-use model::config::{DEMO_MODEL, ModelEntry};
+use model::GpuUuid;
+use model::config::{DEMO_MODEL, GpuRole, ModelEntry};
 use model::link::EngineOrder;
 
 use crate::gpu::Gpu;
@@ -19,12 +20,15 @@ pub(crate) struct Choice {
     pub model: String,
     /// Requests it serves at once.
     pub parallel: u32,
+    /// GPUs it is spread over.
+    pub gpus: usize,
 }
 
 impl Choice {
-    /// The order that boots it on this worker.
-    pub(crate) fn order(&self, worker: &Worker) -> EngineOrder {
+    /// The order that boots it on this worker, and on these GPUs besides its own.
+    pub(crate) fn order(&self, worker: &Worker, beside: Vec<GpuUuid>) -> EngineOrder {
         EngineOrder {
+            beside,
             generation: worker.generation + 1,
             preset: self.preset.clone(),
             model: self.model.clone(),
@@ -37,27 +41,35 @@ impl Choice {
 pub(crate) fn choose(world: &World, gpu: &Gpu, worker: &Worker, wanted: Option<&str>) -> Option<Choice> {
     let Some(name) = wanted else { return own(world, gpu, worker) };
     // What is pinned is its own LLM, whoever asks first.
-    if world.is_pinned(gpu) && own(world, gpu, worker).is_none_or(|own| own.model != name) {
+    if world.has_pinned_role(gpu) && own(world, gpu, worker).is_none_or(|own| own.model != name) {
         return None;
     }
     world.config.models.get(name).and_then(|entry| usable(world, gpu, worker, name, entry))
 }
 
-/// The model of a GPU by its role, else the first that fits.
+/// The model of a GPU by its role, or that it is paired for by its role; else the first that fits, rather one that needs
+/// no other GPU.
 fn own(world: &World, gpu: &Gpu, worker: &Worker) -> Option<Choice> {
-    let role = world.config.role(&gpu.key());
-    let of_role = world.config.models_in_order().filter(|(_, entry)| role.is_some() && entry.role == role);
-    let mut models = of_role.chain(world.config.models_in_order());
+    let config = &world.config;
+    let role = config.role(&gpu.key());
+    let of_role = config.models_in_order().filter(|(_, entry)| role.is_some() && entry.role == role);
+    let of_pair = config.models_in_order().filter(|(_, entry)| {
+        let is_pair =
+            entry.spread() > 1 && matches!(entry.role, Some(GpuRole::BrainPrimary | GpuRole::BrainSecondary));
+        is_pair && world.has_brain_role(gpu)
+    });
+    let alone = config.models_in_order().filter(|(_, entry)| entry.spread() == 1);
+    let mut models = of_role.chain(of_pair).chain(alone).chain(config.models_in_order());
     models.find_map(|(name, entry)| usable(world, gpu, worker, name, entry)).or_else(|| {
         let can = worker.reports.can.engines.iter().find(|can| can.models.iter().any(|m| m == DEMO_MODEL))?;
-        Some(Choice { preset: can.preset.clone(), model: DEMO_MODEL.into(), parallel: 1 })
+        Some(Choice { preset: can.preset.clone(), model: DEMO_MODEL.into(), parallel: 1, gpus: 1 })
     })
 }
 
 impl World {
     /// The model that a pinned GPU is for; none where it is not pinned, or nobody can say yet.
     pub(crate) fn pinned_model(&self, gpu: &Gpu) -> Option<String> {
-        if !self.is_pinned(gpu) {
+        if !self.has_pinned_role(gpu) {
             return None;
         }
         own(self, gpu, self.worker_on(gpu)?).map(|own| own.model)
@@ -79,16 +91,17 @@ pub(crate) fn exists_somewhere(world: &World, name: &str) -> Option<bool> {
 }
 
 fn usable(world: &World, gpu: &Gpu, worker: &Worker, name: &str, entry: &ModelEntry) -> Option<Choice> {
-    let fits = match (entry.mib, gpu.facts.total_mib) {
+    let fits = match (entry.share_mib(), gpu.facts.total_mib) {
         (Some(need), Some(total)) => need <= total,
         _ => true,
     };
     let preset = preset_of(world, worker, name, entry).filter(|_| fits)?;
-    Some(Choice { preset, model: name.to_owned(), parallel: entry.parallel.unwrap_or(1).max(1) })
+    let (parallel, gpus) = (entry.parallel.unwrap_or(1).max(1), entry.spread() as usize);
+    Some(Choice { preset, model: name.to_owned(), parallel, gpus })
 }
 
 /// The engine by which this worker would load the model: the model's own, else the configuration's, else the first.
-fn preset_of(world: &World, worker: &Worker, name: &str, entry: &ModelEntry) -> Option<String> {
+pub(crate) fn preset_of(world: &World, worker: &Worker, name: &str, entry: &ModelEntry) -> Option<String> {
     let stated = entry.engine.as_deref().filter(|engine| *engine != "auto");
     let stated = stated.or(Some(world.config.engine.as_str()).filter(|engine| *engine != "auto"));
     let mut able =

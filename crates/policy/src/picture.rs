@@ -116,8 +116,11 @@ pub(crate) fn gpu_picture(
         .unwrap_or_default();
     units.sort_by_key(|unit| (unit.running_since().is_none(), unit.running_since(), unit.ordered_at));
     let oldest = units.first();
-    let llm = worker.and_then(Worker::llm);
-    let engine = worker.and_then(|worker| worker.reports.engine.as_ref()).filter(|_| llm.is_some());
+    let of_llm = world.llm_worker(gpu);
+    let llm = of_llm.and_then(Worker::llm);
+    let engine = of_llm.and_then(|worker| worker.reports.engine.as_ref()).filter(|_| llm.is_some());
+    let all_of_it = of_llm.into_iter().flat_map(|worker| world.gpus_of_llm(worker));
+    let paired_with = all_of_it.filter(|other| other.facts.uuid != gpu.facts.uuid).map(Gpu::key).collect();
     let model = match &llm {
         Some(Llm::Booting { order }) => Some(order.model.clone()),
         Some(Llm::Ready { report } | Llm::Failed { report }) => Some(report.model.clone()),
@@ -137,7 +140,7 @@ pub(crate) fn gpu_picture(
     if state != gpu.state {
         transitions.push((state, moment.of(since)));
     }
-    let residents = residents(world, worker);
+    let residents = residents(world, worker, of_llm);
     let scripts = units.iter().filter(|unit| unit.class() == TaskClass::Script).count();
     let scripts = u32::try_from(scripts).unwrap_or(u32::MAX);
     let slots_max = world.slots_max(gpu, worker, next).map(|most| most.max(scripts));
@@ -145,6 +148,7 @@ pub(crate) fn gpu_picture(
     GpuPicture {
         state,
         model,
+        paired_with,
         script: host.map(crate::shape::HostKey::name),
         pid: engine.and_then(|engine| engine.pid).or(worker_pid(worker)),
         port: engine.and_then(|engine| engine.port),
@@ -160,7 +164,15 @@ pub(crate) fn gpu_picture(
         vram: vram(world, gpu, &residents),
         health: gpu.health,
         draining: is_draining(world, gpu, llm.is_some(), wanted),
-        accepts: accepts(world, gpu, worker, state, &units, has_slot, wanted.is_none() || world.is_lent(gpu)),
+        accepts: accepts(
+            world,
+            gpu,
+            (worker, of_llm),
+            state,
+            &units,
+            has_slot,
+            wanted.is_none() || world.is_lent(gpu),
+        ),
         residents,
         slots_used: scripts,
         slots_max,
@@ -190,18 +202,17 @@ fn slot(world: &World, worker: &Worker, unit: &Unit, moment: Moment) -> SlotPict
 }
 
 /// What is loaded, with the memory it is declared to take.
-fn residents(world: &World, worker: Option<&Worker>) -> Vec<Resident> {
-    let Some(worker) = worker else { return Vec::new() };
+fn residents(world: &World, worker: Option<&Worker>, of_llm: Option<&Worker>) -> Vec<Resident> {
     let mut residents = Vec::new();
-    if let Some(engine) = &worker.reports.engine {
+    if let Some(engine) = of_llm.and_then(|worker| worker.reports.engine.as_ref()) {
         residents.push(Resident {
             kind: TaskClass::Llm,
             model: engine.model.clone(),
-            mib: world.config.models.get(&engine.model).and_then(|entry| entry.mib),
+            mib: world.llm_mib(&engine.model),
             loads: u32::try_from(engine.generation).unwrap_or(u32::MAX),
         });
     }
-    for host in &worker.reports.hosts {
+    for host in worker.into_iter().flat_map(|worker| &worker.reports.hosts) {
         let model = host
             .model
             .as_ref()
@@ -238,17 +249,18 @@ fn is_draining(world: &World, gpu: &Gpu, llm: bool, wanted: Option<&[&Shape]>) -
 fn accepts(
     world: &World,
     gpu: &Gpu,
-    worker: Option<&Worker>,
+    (worker, of_llm): (Option<&Worker>, Option<&Worker>),
     state: GpuState,
     units: &[&Unit],
     has_slot: bool,
     llms: bool,
 ) -> Vec<TaskClass> {
-    let Some(worker) = worker.filter(|worker| worker.serves() && gpu.is_usable() && world.down.is_none())
-    else {
+    let serves = |worker: Option<&Worker>| worker.is_some_and(Worker::serves);
+    if !serves(worker) || !serves(of_llm) || !gpu.is_usable() || world.down.is_some() {
         return Vec::new();
-    };
-    let parallel = worker.reports.engine.as_ref().map_or(1, |engine| engine.parallel.max(1));
+    }
+    let engine = of_llm.and_then(|worker| worker.reports.engine.as_ref());
+    let parallel = engine.map_or(1, |engine| engine.parallel.max(1));
     let requests = units.iter().filter(|unit| unit.class() == TaskClass::Llm).count();
     let mut takes = Vec::new();
     match state {

@@ -98,8 +98,9 @@ impl World {
         if let Some(misfit) = unfit(shape, usable().map(|gpu| &gpu.facts)) {
             return Some(misfit);
         }
-        if shape.is_wide() {
-            return self.too_few_gpus(shape);
+        let too_few = self.too_few_gpus(shape);
+        if too_few.is_some() || shape.needs_several() {
+            return too_few;
         }
         let mut able = usable().filter(|gpu| fits(shape, &gpu.facts)).peekable();
         able.peek()?;

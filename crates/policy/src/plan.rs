@@ -29,6 +29,7 @@ mod reload;
 mod scripts;
 mod settle;
 mod show;
+mod span;
 mod stagger;
 mod stop;
 mod stream;

@@ -4,7 +4,7 @@
 //! `vram_headroom_mb` stays free as well. What is not known to need so much never shares. A start counts from the
 //! moment it was decided, whether or not it has allocated anything yet. Not here: which GPU is taken (`plan::scripts`).
 
-use model::config::VramAccounting;
+use model::config::{ModelEntry, VramAccounting};
 use model::gpu::Reading;
 use model::link::{HostOrder, HostReport, HostState};
 use model::task::Script;
@@ -320,10 +320,11 @@ fn holders<'w>(world: &'w World, worker: &'w Worker) -> Room<'w> {
     if worker.dead {
         return room;
     }
-    let model = worker.reports.engine.as_ref().map(|engine| engine.model.as_str());
-    if let Some(model) = model.or(worker.engine.as_ref().map(|order| order.model.as_str())) {
+    let of_llm = worker.gpu.as_ref().and_then(|gpu| world.lead_over(gpu)).unwrap_or(worker);
+    let model = of_llm.reports.engine.as_ref().map(|engine| engine.model.as_str());
+    if let Some(model) = model.or(of_llm.engine.as_ref().map(|order| order.model.as_str())) {
         let line = room.line_mut(Holder::Llm(model), world.llm_mib(model));
-        match worker.llm() {
+        match of_llm.llm() {
             Some(Llm::Booting { .. } | Llm::Ready { .. }) => line.kept = 1,
             Some(Llm::Failed { .. } | Llm::Unloading) => line.leaving = 1,
             None => {}
@@ -389,9 +390,9 @@ impl World {
         }
     }
 
-    /// What an LLM is counted with.
+    /// What an LLM is counted with, on each of its GPUs.
     pub(crate) fn llm_mib(&self, model: &str) -> Option<u64> {
-        self.config.models.get(model).and_then(|entry| entry.mib)
+        self.config.models.get(model).and_then(ModelEntry::share_mib)
     }
 
     /// How many units of `vram_per_job_mb` a GPU has room for: what is said of it at the start.

@@ -2,6 +2,7 @@
 //!
 //! Not here: where that is (`place`), and who of a shape is first (`queue`).
 
+use model::config::ModelEntry;
 use model::task::{GpuRequirement, Needs, Script};
 use model::{BatchId, Config, Task, TaskClass};
 
@@ -16,6 +17,8 @@ pub(crate) struct Shape {
     pub gpu: GpuRequirement,
     /// What it needs there; for a script, what the script is known to need is put in.
     pub needs: Needs,
+    /// GPUs that its LLM is spread over, where it can have no other: its own model, or whichever, if all are so.
+    pub llm_gpus: u32,
     /// Whether `needs.vram_mib` is the task's own word. An unmeasured GPU takes only tasks that say nothing.
     pub vram_stated: bool,
     /// Its batch.
@@ -63,15 +66,19 @@ impl Shape {
     pub(crate) fn of(task: &Task, config: &Config) -> Self {
         let mut needs = task.needs.clone();
         let vram_stated = needs.vram_mib.is_some();
+        let mut llm_gpus = 1;
         let what = match &task.work {
-            model::task::Work::Llm(llm) => What::Llm(llm.model.clone()),
+            model::task::Work::Llm(llm) => {
+                llm_gpus = spread_of(config, llm.model.as_deref());
+                What::Llm(llm.model.clone())
+            }
             model::task::Work::Script(script) => {
                 let entry = place::script_entry(config, &script.script);
                 needs.vram_mib = needs.vram_mib.or(entry.and_then(|entry| entry.vram_mib));
                 What::Script(place::host_key(config, script))
             }
         };
-        Self { what, gpu: task.gpu.clone(), needs, vram_stated, batch: task.batch_id.clone() }
+        Self { what, gpu: task.gpu.clone(), needs, llm_gpus, vram_stated, batch: task.batch_id.clone() }
     }
 
     /// Its class.
@@ -93,5 +100,13 @@ impl Shape {
             What::Script(host) => Some(host),
             What::Llm(_) => None,
         }
+    }
+}
+
+/// GPUs that this model is spread over; for any, as many as it takes at least.
+fn spread_of(config: &Config, model: Option<&str>) -> u32 {
+    match model {
+        Some(name) => config.models.get(name).map_or(1, ModelEntry::spread),
+        None => config.models.values().map(ModelEntry::spread).min().unwrap_or(1),
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use model::config::ModelEntry;
 use model::{GpuUuid, Millis};
 
 use crate::gpu::Gpu;
@@ -67,10 +68,10 @@ impl World {
     /// What is left of the credit of a GPU's LLM for its memory: its reload time in milliseconds for each GiB it holds,
     /// less what it has paid. None where no LLM is ready.
     pub(crate) fn credit(&self, gpu: &Gpu) -> Option<u64> {
-        let Some(Llm::Ready { report }) = self.worker_on(gpu)?.llm() else { return None };
+        let Some(Llm::Ready { report }) = self.llm_worker(gpu)?.llm() else { return None };
         let reload = self.memory.llm_boot(&self.config, &report.preset, &report.model).p50;
         let mib =
-            self.config.models.get(&report.model).and_then(|entry| entry.mib).unwrap_or(MIB_PRIOR).max(1);
+            self.config.models.get(&report.model).and_then(ModelEntry::share_mib).unwrap_or(MIB_PRIOR).max(1);
         let full = reload.0.unsigned_abs().saturating_mul(1_024) / mib;
         Some(full.saturating_sub(gpu.tenure.paid))
     }

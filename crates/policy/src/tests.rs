@@ -23,6 +23,7 @@ mod seed_4;
 mod shown;
 mod single_lock;
 mod slots;
+mod span;
 mod states;
 mod turns;
 mod weighing;

@@ -143,10 +143,10 @@ fn of_cpu_lane(world: &World, now: Millis, item: &Queued) -> Reason {
 
 /// Why a task waits that needs several GPUs.
 fn of_wide(world: &World, now: Millis, item: &Queued) -> Reason {
-    let count = item.shape.needs.gpus;
-    let gpus = world.gpus.values().filter(|gpu| gpu.is_usable() && world.takes_scripts(gpu));
+    let count = u32::try_from(item.shape.gpus()).unwrap_or(u32::MAX);
+    let gpus = world.gpus.values().filter(|gpu| gpu.is_usable());
     let able: Vec<(&Gpu, Option<&Worker>)> = gpus
-        .filter(|gpu| place::can_hold(&item.shape, &gpu.facts))
+        .filter(|gpu| world.could_be_one_for(gpu, &item.shape))
         .map(|gpu| (gpu, world.worker_on(gpu)))
         .collect();
     if able.iter().filter(|(_, worker)| worker.is_some()).count() < item.shape.gpus() {
@@ -161,8 +161,9 @@ fn of_wide(world: &World, now: Millis, item: &Queued) -> Reason {
             let gpus = kept.gpus.iter().filter_map(|uuid| world.gpus.get(uuid));
             let last = gpus.filter_map(|gpu| last_end(world, now, gpu)).max_by_key(|(end, _)| *end);
             // An LLM among them is not a unit: for that the time counts that was expected.
-            let has_llm = |(gpu, worker): &&(&Gpu, Option<&Worker>)| {
-                kept.gpus.contains(&gpu.facts.uuid) && worker.is_some_and(|worker| worker.llm().is_some())
+            let has_llm = |(gpu, _): &&(&Gpu, Option<&Worker>)| {
+                let llm = world.llm_worker(gpu).and_then(Worker::llm);
+                kept.gpus.contains(&gpu.facts.uuid) && llm.is_some()
             };
             let of_llm = able.iter().any(|able| has_llm(&able)).then_some(kept.until);
             let free_at = last.map(|(end, _)| end).into_iter().chain(of_llm).max().unwrap_or(now);
@@ -197,7 +198,7 @@ fn kept_for_wide(world: &World, now: Millis, item: &Queued, room: &[&Gpu]) -> Op
     Some(Reason::KeptForWide {
         gpu: gpu.key(),
         task: holder.task.task_id.clone(),
-        count: holder.shape.needs.gpus,
+        count: u32::try_from(holder.shape.gpus()).unwrap_or(u32::MAX),
         in_s: (until - now).as_secs_f64().max(0.0),
         ahead: world.standing(now, item).ahead,
     })
@@ -240,6 +241,7 @@ fn of_llm(world: &World, now: Millis, item: &Queued, wanted: Option<&str>) -> Re
     if let Some(found) = of_loaded_llm(world, now, item, wanted, &able) {
         return found;
     }
+    let wanted = world.spanning_model(&item.shape).map(|(name, _)| name).or(wanted);
     let choices =
         able.iter().filter_map(|(gpu, worker)| Some((*gpu, choose(world, gpu, (*worker)?, wanted)?)));
     if choices.clone().next().is_none() {
@@ -259,6 +261,9 @@ fn of_llm(world: &World, now: Millis, item: &Queued, wanted: Option<&str>) -> Re
             failure.error
         );
         return Reason::NoEngine { detail };
+    }
+    if item.shape.needs_several() {
+        return of_wide(world, now, item);
     }
     let is_idle = |gpu: &Gpu| gpu.state_at(now).0 == GpuState::Idle;
     let is_empty = |gpu: &Gpu| world.worker_on(gpu).is_some_and(|worker| worker.load() == 0);

@@ -100,7 +100,7 @@ fn why_not(world: &World, now: Millis, gpu: &Gpu, state: GpuState, running: usiz
         found.push(WhyNot::PartOf { task, count, lead });
     }
     if let Some((kept, item)) = world.kept_gpus().filter(|(kept, _)| kept.gpus.contains(&gpu.facts.uuid)) {
-        let (task, count) = (item.task.task_id.clone(), item.shape.needs.gpus);
+        let (task, count) = (item.task.task_id.clone(), u32::try_from(item.shape.gpus()).unwrap_or(u32::MAX));
         let in_s = (kept.until - now).as_secs_f64().max(0.0);
         found.push(WhyNot::KeptForWide { task, count, in_s });
     }

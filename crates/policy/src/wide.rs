@@ -11,7 +11,7 @@ use crate::evict::cost_benefit::AGED;
 use crate::gpu::Gpu;
 use crate::place;
 use crate::queue::Queued;
-use crate::shape::Shape;
+use crate::shape::{Shape, What};
 use crate::unit::Unit;
 use crate::world::World;
 
@@ -31,12 +31,21 @@ pub(crate) struct Kept {
 impl Shape {
     /// Whether it has several whole GPUs for itself.
     pub(crate) const fn is_wide(&self) -> bool {
-        self.needs.gpus > 1 && !self.in_cpu_lane()
+        matches!(self.what, What::Script(_)) && self.needs.gpus > 1 && !self.in_cpu_lane()
     }
 
-    /// How many GPUs it needs.
+    /// Whether several GPUs have to be empty at once for it: for itself, or for its LLM.
+    pub(crate) fn needs_several(&self) -> bool {
+        self.gpus() > 1
+    }
+
+    /// How many.
     pub(crate) fn gpus(&self) -> usize {
-        if self.is_wide() { self.needs.gpus as usize } else { 1 }
+        match self.what {
+            _ if self.in_cpu_lane() => 1,
+            What::Script(_) => self.needs.gpus.max(1) as usize,
+            What::Llm(_) => self.llm_gpus.max(1) as usize,
+        }
     }
 }
 
@@ -46,7 +55,7 @@ impl World {
         let kept = self.kept_gpus.as_ref()?;
         let entry = self.queue.by_id(&kept.task_id).next()?;
         let item = self.queue.get(entry)?;
-        let waits = item.shape.is_wide() && !item.cancelled && !self.queue.is_paused(&item.shape);
+        let waits = item.shape.needs_several() && !item.cancelled && !self.queue.is_paused(&item.shape);
         (waits && item.not_before.is_none_or(|time| time <= self.now)).then_some((kept, item))
     }
 
@@ -81,23 +90,29 @@ impl World {
 
     /// Why there are too few GPUs for a task that needs several; none where there are enough.
     pub(crate) fn too_few_gpus(&self, shape: &Shape) -> Option<Reason> {
-        if !shape.is_wide() {
-            return None;
-        }
-        let count = shape.needs.gpus;
-        if shape.class() == TaskClass::Llm {
+        let asked = shape.needs.gpus;
+        if shape.class() == TaskClass::Llm && asked as usize > shape.gpus() && !shape.in_cpu_lane() {
+            let has = shape.llm_gpus;
             let detail = format!(
-                "it asks for {count} GPUs, and an LLM that is loaded here has one; leave `gpus` out to take it"
+                "it asks for {asked} GPUs, and an LLM that is loaded for it has {has}; leave `gpus` out to take it, or see \
+                 `models.<name>.gpus` in config.json"
             );
             return Some(Reason::NoEngine { detail });
         }
+        if !shape.needs_several() {
+            return None;
+        }
+        let model = self.spanning_model(shape);
         let usable = || self.gpus.values().filter(|gpu| gpu.is_usable());
-        let able = |gpu: &&Gpu| self.takes_scripts(gpu) && place::can_hold(shape, &gpu.facts);
+        let able = |gpu: &&Gpu| match model {
+            Some((name, entry)) => self.spreads_to(gpu, name, entry),
+            None => self.takes_scripts(gpu) && place::can_hold(shape, &gpu.facts),
+        };
         let fit = usable().filter(able).count();
         let leads = usable().filter(able).any(|gpu| place::is_wanted(shape, &gpu.facts));
         (fit < shape.gpus() || !leads).then(|| Reason::TooFewGpus {
-            count,
-            mib: shape.needs.vram_mib,
+            count: u32::try_from(shape.gpus()).unwrap_or(u32::MAX),
+            mib: model.map_or(shape.needs.vram_mib, |(_, entry)| entry.share_mib()),
             fit,
             here: self.gpus.len(),
             pinned: usable().filter(|gpu| !self.takes_scripts(gpu)).count(),

@@ -64,6 +64,8 @@ pub struct World {
     pub(crate) units: BTreeMap<AttemptKey, Unit>,
     /// GPUs that a unit has besides that of its worker.
     pub(crate) covered: BTreeMap<GpuUuid, AttemptKey>,
+    /// GPUs that an LLM of another GPU's worker has as well, and that worker.
+    pub(crate) spans: BTreeMap<GpuUuid, WorkerId>,
     /// What is kept for a task that needs several GPUs at once.
     pub(crate) kept_gpus: Option<Kept>,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
@@ -178,6 +180,7 @@ impl World {
             failing: BTreeMap::new(),
             units: BTreeMap::new(),
             covered: BTreeMap::new(),
+            spans: BTreeMap::new(),
             kept_gpus: None,
             workers: BTreeMap::new(),
             launching: BTreeMap::new(),
@@ -397,10 +400,12 @@ impl World {
         self.config.cpu_slots.set().copied().unwrap_or(1).max(1)
     }
 
-    /// Units of a worker, and the one of another worker that has its GPU as well.
+    /// Units of a worker, the one of another worker that has its GPU as well, and those of an LLM that is spread to it.
     pub(crate) fn units_on<'w>(&'w self, worker: &'w Worker) -> impl Iterator<Item = &'w Unit> {
         let own = worker.units.iter().filter_map(|key| self.units.get(key));
-        own.chain(worker.gpu.as_ref().and_then(|gpu| self.unit_over(gpu)))
+        let lead = worker.gpu.as_ref().and_then(|gpu| self.lead_over(gpu)).into_iter();
+        let of_lead = lead.flat_map(|lead| &lead.units).filter_map(|key| self.units.get(key));
+        own.chain(worker.gpu.as_ref().and_then(|gpu| self.unit_over(gpu))).chain(of_lead)
     }
 
     /// GPUs whose LLM is loading: the GPU, the model, and when it is expected to be ready.
@@ -410,7 +415,7 @@ impl World {
 
     /// The LLM that loads on a GPU, and when it is expected to be ready.
     pub(crate) fn boot_on(&self, gpu: &Gpu) -> Option<(&str, Millis)> {
-        let worker = self.worker_on(gpu)?;
+        let worker = self.llm_worker(gpu)?;
         let Llm::Booting { order } = worker.llm()? else { return None };
         let estimate = self.memory.llm_boot(&self.config, &order.preset, &order.model);
         Some((order.model.as_str(), worker.engine_at + estimate.p50))

@@ -95,6 +95,7 @@ pub(crate) struct Checks {
     threshold: u32,
     never_evict_brain: bool,
     admits_chat: bool,
+    colocates: bool,
     /// The longest that a task has waited for its start.
     longest_wait: Millis,
     bound: Millis,
@@ -122,6 +123,7 @@ impl Checks {
             threshold: manager.batch_settings.auto_exclusive_threshold,
             never_evict_brain: manager.eviction_policy.never_evict_brain,
             admits_chat: manager.batch_settings.exclusive_admits_chat,
+            colocates: manager.colocate_scripts,
             longest_wait: Millis::ZERO,
             bound: Millis::from_secs_f64(scenario.settle_s).min(WAITS_AT_MOST),
             dice: Dice::of(scenario.seed, "checks"),

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use model::config::HostKind;
+use model::config::ModelEntry;
 use model::link::{AttemptOrder, StopWhy};
 use model::task::{Script, Work};
 use model::{AttemptKey, Config, FailureClass, Millis, Task, TaskId};
@@ -113,6 +114,11 @@ impl Nature<'_> {
 
     pub(crate) fn model_mib(&self, model: &str) -> u64 {
         self.config.models.get(model).and_then(|entry| entry.mib).unwrap_or(UNKNOWN_MODEL_MIB)
+    }
+
+    /// What it takes on each of its GPUs.
+    pub(crate) fn share_mib(&self, model: &str) -> u64 {
+        self.config.models.get(model).and_then(ModelEntry::share_mib).unwrap_or(UNKNOWN_MODEL_MIB)
     }
 
     pub(crate) fn script_mib(&self, script: &str, stated: Option<u64>) -> u64 {

@@ -8,7 +8,7 @@ use engine::openai::{Client, messages};
 use engine::server::{Boot, Server};
 use model::link::{EngineOrder, EngineReport, EngineState};
 use model::task::{LlmWork, TaskError};
-use model::{AttemptKey, FailureClass, Millis};
+use model::{AttemptKey, FailureClass, GpuUuid, Millis};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -49,6 +49,7 @@ impl Seat {
             preset: order.preset.clone(),
             model: order.model.clone(),
             parallel: order.parallel,
+            beside: order.beside.clone(),
             pid: None,
             port: None,
             since: now,
@@ -143,6 +144,7 @@ async fn live(
     tell: UnboundedSender<Happening>,
 ) {
     let generation = boot.order.generation;
+    let beside = boot.order.beside.clone();
     // The loop that listens ends after its engines: nobody is left to tell otherwise.
     let say = |turn| drop(tell.send(Happening::Engine(generation, turn)));
     let begin = Instant::now();
@@ -158,7 +160,7 @@ async fn live(
     let mut pids: BTreeSet<u32> = BTreeSet::new();
     let failure = tokio::select! {
         booted = server.ready() => booted.err(),
-        _ = &mut stop => return end(&mut server, pids, &gate, &say).await,
+        _ = &mut stop => return end(&mut server, pids, (&gate, &beside), &say).await,
     };
     let failure = if let Some(error) = failure {
         error
@@ -169,7 +171,7 @@ async fn live(
         tokio::select! {
             error = server.died() => error,
             Ok(error) = given_up => error,
-            _ = &mut stop => return end(&mut server, pids, &gate, &say).await,
+            _ = &mut stop => return end(&mut server, pids, (&gate, &beside), &say).await,
         }
     };
     pids.extend(server.pids());
@@ -178,15 +180,20 @@ async fn live(
         say(EngineTurn::Stuck(stuck.to_string()));
     }
     let _ = stop.await;
-    end(&mut server, pids, &gate, &say).await;
+    end(&mut server, pids, (&gate, &beside), &say).await;
 }
 
-async fn end(server: &mut Server, mut pids: BTreeSet<u32>, gate: &Gate, say: &impl Fn(EngineTurn)) {
+async fn end(
+    server: &mut Server,
+    mut pids: BTreeSet<u32>,
+    (gate, beside): (&Gate, &[GpuUuid]),
+    say: &impl Fn(EngineTurn),
+) {
     pids.extend(server.pids());
     while let Err(stuck) = server.stop().await {
         say(EngineTurn::Stuck(stuck.to_string()));
     }
-    gate.passed(&pids).await;
+    gate.passed(&pids, beside).await;
     say(EngineTurn::Gone);
 }
 

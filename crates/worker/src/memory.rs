@@ -20,12 +20,12 @@ const READING_MAX: Duration = Duration::from_secs(5);
 /// After this the worker goes on: it has done what it can, and the readings of the brain show the rest.
 const GATE_MAX: Duration = Duration::from_secs(30);
 
-type Ask = oneshot::Sender<Option<Reading>>;
+type Ask = oneshot::Sender<Option<Vec<Reading>>>;
 
-/// The gate of one GPU.
+/// The gate of a worker's GPU, and of those that a program of it has besides.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
-    ask: Option<mpsc::Sender<Ask>>,
+    ask: Option<(mpsc::Sender<Ask>, GpuUuid)>,
 }
 
 impl Gate {
@@ -39,17 +39,16 @@ impl Gate {
         let (ask, asked) = mpsc::channel::<Ask>();
         std::thread::spawn(move || {
             for answer in asked {
-                let reading = senses.read().ok().and_then(|all| all.into_iter().find(|one| one.uuid == gpu));
                 // Who asked may have lost patience.
-                let _ = answer.send(reading);
+                let _ = answer.send(senses.read().ok());
             }
         });
-        Self { ask: Some(ask) }
+        Self { ask: Some((ask, gpu)) }
     }
 
-    /// Waits until none of `pids` has memory on the GPU, by two readings in a row.
-    pub(crate) async fn passed(&self, pids: &BTreeSet<u32>) {
-        let Some(ask) = &self.ask else { return };
+    /// Waits until none of `pids` has memory on the GPU, nor on those `beside` it, by two readings in a row.
+    pub(crate) async fn passed(&self, pids: &BTreeSet<u32>, beside: &[GpuUuid]) {
+        let Some((ask, own)) = &self.ask else { return };
         let begin = Instant::now();
         let mut clean = 0;
         while clean < 2 {
@@ -62,7 +61,12 @@ impl Gate {
                 return;
             }
             let reading = timeout(READING_MAX, answered).await.ok().and_then(Result::ok).flatten();
-            clean = if reading.is_some_and(|reading| is_clean(&reading, pids)) { clean + 1 } else { 0 };
+            let is_free = |uuid: &GpuUuid| {
+                let mut of_gpu = reading.iter().flatten().filter(|reading| reading.uuid == *uuid);
+                of_gpu.next().is_some_and(|reading| is_clean(reading, pids))
+            };
+            let all_free = std::iter::once(own).chain(beside).all(is_free);
+            clean = if all_free { clean + 1 } else { 0 };
             if clean < 2 {
                 sleep(PAUSE).await;
             }
@@ -96,7 +100,7 @@ mod tests {
     #[tokio::test]
     async fn an_invented_gpu_has_readings_and_so_passes() {
         let senses = Senses::find("simulated:1000").unwrap();
-        Gate::of(senses, GpuUuid::new("SIM-0").unwrap()).passed(&BTreeSet::from([1])).await;
-        Gate::open().passed(&BTreeSet::new()).await;
+        Gate::of(senses, GpuUuid::new("SIM-0").unwrap()).passed(&BTreeSet::from([1]), &[]).await;
+        Gate::open().passed(&BTreeSet::new(), &[]).await;
     }
 }

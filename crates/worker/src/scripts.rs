@@ -237,8 +237,7 @@ impl HostSeat {
             loads,
             boot_ms: None,
         };
-        let for_one_task = !key.gpus.is_empty();
-        let life = Life { shop: shop.clone(), id, recipe, for_one_task, tasks: taken };
+        let life = Life { shop: shop.clone(), id, recipe, gpus: key.gpus.clone(), tasks: taken };
         tokio::spawn(life.live());
         Self { id, key, busy: None, report, yields: false, tasks: Some(tasks) }
     }
@@ -299,8 +298,8 @@ struct Life {
     shop: Workshop,
     id: HostId,
     recipe: Recipe,
-    /// Whether it ends with its first task.
-    for_one_task: bool,
+    /// Its GPUs, where it has several: then it ends with its first task.
+    gpus: Vec<GpuUuid>,
     tasks: UnboundedReceiver<Task>,
 }
 
@@ -368,7 +367,7 @@ impl Life {
         // What ran out of memory may have left it in pieces: the next task gets a fresh process.
         let oom = matches!(&outcome, Outcome::Failed(error) if error.class == FailureClass::Oom);
         // The GPUs of one that has several are free with the end of its task: by then it is gone.
-        let alive = alive && !oom && !self.for_one_task;
+        let alive = alive && !oom && self.gpus.is_empty();
         if !alive {
             self.say(HostTurn::Ending);
             if let Err(stuck) = host.stop(self.shop.grace()).await {
@@ -386,7 +385,7 @@ impl Life {
         while let Err(Stuck { processes }) = host.stop(self.shop.grace()).await {
             tracing::error!("processes of a script host outlive SIGKILL: {processes:?}");
         }
-        self.shop.gate.passed(&pids).await;
+        self.shop.gate.passed(&pids, &self.gpus).await;
         // A task that was given to it while it died has not begun and must not be lost.
         self.tasks.close();
         while let Some(task) = self.tasks.recv().await {

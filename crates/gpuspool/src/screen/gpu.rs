@@ -30,6 +30,7 @@ pub(super) fn rows(frame: &Frame<'_>, picture: &Picture, paper: &mut Paper) {
     for (key, gpu) in gpus {
         let tasks = match gpu.slots_max {
             _ if gpu.draining => "draining".into(),
+            _ if !gpu.paired_with.is_empty() => format!("with GPU {}", gpu.paired_with.join(", ")),
             Some(most) if gpu.slots_used > 0 && most > 1 => format!("{}/{most} slots", gpu.slots_used),
             _ => format!("tasks: {}", gpu.tasks_completed),
         };

@@ -23,6 +23,7 @@ fn gpu(index: u32, state: GpuState, since: i64) -> GpuPicture {
     GpuPicture {
         state,
         model: None,
+        paired_with: Vec::new(),
         script: None,
         pid: None,
         port: None,

@@ -37,6 +37,9 @@ pub struct EngineOrder {
     pub model: String,
     /// Requests it should serve at once.
     pub parallel: u32,
+    /// GPUs it has besides its worker's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<GpuUuid>,
 }
 
 /// Script hosts that may stay loaded.

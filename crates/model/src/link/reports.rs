@@ -132,6 +132,9 @@ pub struct EngineReport {
     pub model: String,
     /// Requests it serves at once.
     pub parallel: u32,
+    /// GPUs it has besides its worker's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<GpuUuid>,
     /// Process id of the engine.
     pub pid: Option<u32>,
     /// Its port on the loopback address.

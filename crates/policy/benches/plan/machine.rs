@@ -150,6 +150,7 @@ impl Machine {
                         preset: order.preset,
                         model: order.model,
                         parallel: order.parallel,
+                        beside: order.beside,
                         pid: Some(4_711),
                         port: Some(18_100),
                         since,

@@ -200,6 +200,10 @@ impl World {
         // A boot that nobody reported yet is over with the order; what may have begun is waited for all the same.
         let gpu = worker.gpu.clone();
         let lent = gpu.is_some() && gpu == self.lent;
+        let over = worker.engine.as_ref().is_some_and(|order| !order.beside.is_empty());
+        if let (true, Some(own)) = (over, &gpu) {
+            self.kept_gpus.take_if(|kept| kept.gpus.contains(own));
+        }
         if let Some(gpu) = gpu.and_then(|uuid| self.gpus.get_mut(&uuid)) {
             if boots {
                 gpu.tenure.boots(at);

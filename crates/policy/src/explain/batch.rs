@@ -195,7 +195,7 @@ fn told(departure: &Departure<'_>, now: Millis, back: Option<Millis>) -> LlmLeav
 }
 
 fn has_llm(world: &World, gpu: &Gpu) -> bool {
-    let llm = world.worker_on(gpu).and_then(|worker| worker.llm());
+    let llm = world.llm_worker(gpu).and_then(|worker| worker.llm());
     gpu.is_usable() && matches!(llm, Some(Llm::Booting { .. } | Llm::Ready { .. }))
 }
 
@@ -225,7 +225,7 @@ fn chat(
     }
     let stays = |gpu: &&Gpu| has_llm(world, gpu) && leaves.iter().all(|leaves| leaves.gpu != gpu.key());
     if let Some(gpu) = world.gpus.values().find(stays) {
-        let model = world.worker_on(gpu).and_then(|worker| worker.engine.as_ref());
+        let model = world.llm_worker(gpu).and_then(|worker| worker.engine.as_ref());
         let model = model.map(|engine| engine.model.clone()).unwrap_or_default();
         return if exclusive || !leaves.is_empty() {
             ChatMeanwhile::Served { gpu: gpu.key(), model }

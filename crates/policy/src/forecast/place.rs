@@ -44,15 +44,18 @@ impl<'w> Place<'w> {
         let mut place = Self::empty(Some(gpu), worker, now);
         let Some(at) = worker else { return place };
         place.busy_with(world, now, at, pace);
-        match at.llm() {
+        // What is spread to it serves on its first GPU; here nothing else does.
+        let lead = world.llm_worker(gpu).unwrap_or(at);
+        let slots = |parallel: u32| if lead.id == at.id { parallel } else { 1 };
+        match lead.llm() {
             Some(Llm::Ready { report }) => {
                 place.loaded = Loaded::Llm(&report.model);
-                place.widen(report.parallel, now);
+                place.widen(slots(report.parallel), now);
             }
             Some(Llm::Booting { order }) => {
                 let boot = pace.of(world.memory.llm_boot(&world.config, &order.preset, &order.model));
-                let ready = (at.engine_at + boot).max(now);
-                place.load(Loaded::Llm(&order.model), order.parallel, ready);
+                let ready = (lead.engine_at + boot).max(now);
+                place.load(Loaded::Llm(&order.model), slots(order.parallel), ready);
             }
             Some(Llm::Failed { .. } | Llm::Unloading) => place.load(Loaded::Nothing, 1, now + gpu.cooling),
             None => {

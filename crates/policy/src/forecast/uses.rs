@@ -28,7 +28,8 @@ impl<'w> Use<'w> {
             return if shape.in_cpu_lane() && place.worker.is_some() { Self::Script } else { Self::No };
         };
         // One of several GPUs need not be the one that it asks for.
-        let fits = if shape.is_wide() { gpu.could_be_one_for(shape) } else { fits(shape, &gpu.facts) };
+        let fits =
+            if shape.needs_several() { world.could_be_one_for(gpu, shape) } else { fits(shape, &gpu.facts) };
         let Some(worker) = place.worker.filter(|_| fits && !shape.in_cpu_lane()) else {
             return Self::No;
         };
@@ -40,7 +41,9 @@ impl<'w> Use<'w> {
             Loaded::Llm(model) => Some(model),
             _ => None,
         };
-        let Some(choice) = choose(world, gpu, worker, wanted.as_deref()) else {
+        let wanted = world.spanning_model(shape).map(|(name, _)| name).or(wanted.as_deref());
+        let alone = |choice: &crate::model_choice::Choice| choice.gpus == shape.gpus();
+        let Some(choice) = choose(world, gpu, worker, wanted).filter(alone) else {
             // Nothing more could be booted, but what is loaded serves.
             let serves = |model| Self::Llm { model, parallel: 1, boot: Millis::ZERO, again_at: now };
             return loaded.map_or(Self::No, serves);

@@ -331,7 +331,7 @@ impl<'w> Walk<'w> {
         if self.world.down.is_some() || item.cancelled || self.world.queue.is_paused(&item.shape) {
             return None;
         }
-        if item.shape.is_wide() {
+        if item.shape.needs_several() && !self.is_loaded_for(&item.shape) {
             return self.settle_wide(item);
         }
         let start = self.first_start(item)?;

@@ -45,9 +45,17 @@ pub(super) fn pinned(step: &Step<'_>, found: &mut Found) {
     }
 }
 
+/// Whether an LLM goes because a GPU that it is spread to is lost: that is nobody's choice.
+fn has_lost_a_gpu(step: &Step<'_>, worker: &Worker) -> bool {
+    step.world.gpus_of_llm(worker).any(|gpu| !gpu.is_usable())
+}
+
 /// E3: outside exclusive mode.
 pub(super) fn residency(step: &Step<'_>, found: &mut Found) {
     let Some((worker, gpu)) = step.eviction() else { return };
+    if has_lost_a_gpu(step, worker) {
+        return;
+    }
     let until = step.world.settled_at(gpu, worker, step.at);
     if until > step.at && step.world.exclusive(step.at).is_none() {
         found.push(format!("the LLM of GPU {} is to go at {} and stays until {until}", gpu.key(), step.at));
@@ -56,15 +64,18 @@ pub(super) fn residency(step: &Step<'_>, found: &mut Found) {
 
 /// E4: outside exclusive mode, room is made for somebody.
 pub(super) fn feasible(step: &Step<'_>, found: &mut Found) {
-    let Some((_, gpu)) = step.eviction() else { return };
+    let Some((worker, lead)) = step.eviction() else { return };
     let world = step.world;
-    if world.exclusive(step.at).is_some() {
+    if world.exclusive(step.at).is_some() || has_lost_a_gpu(step, worker) {
         return;
     }
-    let kept = gpu.kept_for.as_ref().filter(|kept| kept.until > step.at);
-    let Some(entry) = kept.and_then(|kept| world.queue.by_id(&kept.task_id).next()) else {
-        return found
-            .push(format!("the LLM of GPU {} is to go and nobody is named who gets its room", gpu.key()));
+    let room = world.gpus_of_llm(worker).find_map(|gpu| {
+        let kept = gpu.kept_for.as_ref().filter(|kept| kept.until > step.at)?;
+        Some((gpu, world.queue.by_id(&kept.task_id).next()?))
+    });
+    let Some((gpu, entry)) = room else {
+        let key = lead.key();
+        return found.push(format!("the LLM of GPU {key} is to go and nobody is named who gets its room"));
     };
     let Some(item) = world.queue.get(entry) else { return };
     if !gpu.has_room_for(&item.shape) || (item.shape.host().is_some() && !world.takes_scripts(gpu)) {

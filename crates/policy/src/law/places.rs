@@ -110,7 +110,11 @@ fn kept(worker: &Worker, order: &HostOrder) -> u32 {
 fn beneficiary<'w>(world: &'w World, gpu: &Gpu, at: Millis) -> Option<&'w Shape> {
     let kept = gpu.kept_for.as_ref().filter(|kept| at < kept.until)?;
     let entry = world.queue.by_id(&kept.task_id).next()?;
-    world.queue.get(entry).filter(|item| item.seen_at < at && !item.shape.is_wide()).map(|item| &item.shape)
+    world
+        .queue
+        .get(entry)
+        .filter(|item| item.seen_at < at && !item.shape.needs_several())
+        .map(|item| &item.shape)
 }
 
 /// P5: while it waits, at most until the time that was said. Exclusive mode lends a GPU to a chatbot whoever waits for it.

@@ -60,14 +60,15 @@ fn able<'w>(pause: &Pause<'w>) -> impl Iterator<Item = (&'w Gpu, &'w Worker)> {
     able.filter(move |(gpu, worker)| {
         let kept = gpu.kept_for.as_ref().is_some_and(|kept| kept.until > now);
         let rests = worker.again_at.is_some_and(|time| time > now);
-        let covered = world.covered.contains_key(&gpu.facts.uuid);
+        let uuid = &gpu.facts.uuid;
+        let covered = world.covered.contains_key(uuid) || world.spans.contains_key(uuid);
         worker.serves() && !rests && !kept && !covered && worker.claims.is_empty()
     })
 }
 
 /// Whether GPUs are kept, as a rule, for a task that needs several.
 fn some_are_kept(world: &World) -> bool {
-    world.queue.lines().any(|(shape, _)| shape.is_wide())
+    world.queue.lines().any(|(shape, _)| shape.needs_several())
 }
 
 /// Whether nothing but its place keeps work from starting: one of a shape that stands in line and may go on.
@@ -128,7 +129,8 @@ fn llm_boots(pause: &Pause<'_>, gpu: &Gpu, worker: &Worker, shape: &Shape, wante
     });
     let choice = choose(world, gpu, worker, wanted);
     let again_at = choice.as_ref().and_then(|choice| gpu.boot_failures.get(&choice.model));
-    let may = world.exclusive(pause.now).is_none() && choice.is_some();
+    let alone = choice.as_ref().is_some_and(|choice| choice.gpus == 1);
+    let may = world.exclusive(pause.now).is_none() && alone;
     may && !elsewhere
         && place::fits(shape, &gpu.facts)
         && again_at.is_none_or(|failure| failure.again_at <= pause.now)

@@ -187,7 +187,7 @@ fn may_be_passed(step: &Step<'_>, shape: &Shape) -> bool {
 }
 
 fn some_are_kept(step: &Step<'_>) -> bool {
-    step.world.queue.lines().any(|(shape, _)| shape.is_wide())
+    step.world.queue.lines().any(|(shape, _)| shape.needs_several())
 }
 
 /// I20: the order within one shape; batches go longest first, and chatbots of exclusive mode by their own list.

@@ -101,6 +101,26 @@ pub(super) fn whole_gpus(world: &World, found: &mut Found) {
     }
 }
 
+/// I7 for LLMs of several GPUs: on the others nothing else is loaded, and nothing runs that could not run beside any LLM.
+pub(super) fn whole_llms(world: &World, found: &mut Found) {
+    if world.anomalies.contains_key("gpu_of_two_llms") {
+        found.push("two LLMs are spread to one GPU".into());
+    }
+    let colocates = world.config.resource_manager.colocate_scripts;
+    for (gpu, lead) in &world.spans {
+        let Some(worker) = world.gpus.get(gpu).and_then(|gpu| world.worker_on(gpu)) else { continue };
+        let live = world.units_on(worker).filter(|unit| unit.is_live() && unit.worker != *lead);
+        let (scripts, wide) =
+            live.fold((0, 0), |(scripts, wide), unit| (scripts + 1, wide + u32::from(unit.shape.is_wide())));
+        if worker.engine.is_some() || wide > 0 || (scripts > 0 && !colocates) {
+            let engine = worker.engine.as_ref().map(|order| &order.model);
+            found.push(format!(
+                "GPU {gpu} is part of the LLM of {lead} and has {scripts} units and {engine:?}"
+            ));
+        }
+    }
+}
+
 /// What was granted on a GPU by what was stated of it: all of the GPU for one, all but the headroom for several. What
 /// was only measured may turn out to be more after it was granted; that is no breach.
 fn over_granted(world: &World, gpu: &Gpu, worker: &Worker) -> Option<String> {

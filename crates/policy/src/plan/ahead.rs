@@ -7,7 +7,7 @@
 use model::{Millis, Saying};
 
 use super::draft::{Desk, Draft};
-use super::fill::boot_on;
+use super::span::{can_load, load};
 use crate::action::Action;
 use crate::evict::cost_benefit::busy_gpus;
 use crate::model_choice::{Choice, choose};
@@ -43,7 +43,13 @@ fn scale(draft: &mut Draft<'_>) {
         return;
     }
     let Some(gone) = world.demand.scripts_gone() else { return };
-    let have = draft.desks.iter().filter(|desk| desk.llm.is_some() || desk.promised.is_some()).count() as u64;
+    let is_one = |desk: &&Desk<'_>| desk.llm.as_ref().is_some_and(|llm| llm.leads) || desk.promised.is_some();
+    let have = draft.desks.iter().filter(is_one).count() as u64;
+    // One that made room for a batch comes back by itself, as soon as all its GPUs are free.
+    let comes_back = world.config.resource_manager.batch_settings.reload_llms_after_batch;
+    if comes_back && have == 0 && draft.desks.iter().any(|desk| desk.gpu.reload.is_some()) {
+        return;
+    }
     let per_s = world.requests(draft.now).per_s();
     let loaded = draft.desks.iter().filter_map(|desk| desk.llm.as_ref());
     let slots = loaded.clone().map(|llm| u64::from(llm.parallel)).min();
@@ -68,8 +74,7 @@ fn scale(draft: &mut Draft<'_>) {
         target,
         per_minute: per_s * 60.0,
     }));
-    let order = choice.order(draft.desks[at].worker);
-    boot_on(draft, at, Some(order));
+    load(draft, at, &choice);
     draft.desks[at].taken = true;
 }
 
@@ -106,8 +111,7 @@ fn prewarm(draft: &mut Draft<'_>) {
         hour,
         per_hour,
     }));
-    let order = choice.order(draft.desks[at].worker);
-    boot_on(draft, at, Some(order));
+    load(draft, at, &choice);
 }
 
 /// An idle GPU and what it would load: one without a host that stays loaded, if there is one.
@@ -122,6 +126,9 @@ fn place(draft: &mut Draft<'_>, wanted: &dyn Fn(&Desk<'_>) -> bool) -> Option<(u
         let is_free =
             desk.is_idle() && !desk.is_kept_from(None) && !desk.reserved && !stays_away && wanted(desk);
         let Some(choice) = choose(world, desk.gpu, desk.worker, None).filter(|_| is_free) else { continue };
+        if !can_load(draft, at, &choice) {
+            continue;
+        }
         let (resident, failure) = (desk.has_resident(), desk.gpu.boot_failures.get(&choice.model));
         if failure.map(|failure| failure.again_at).is_none_or(|time| draft.is_time(time)) {
             found.push((resident, at, choice));

@@ -105,7 +105,10 @@ fn is_served<'w>(
 fn is_right(draft: &Draft<'_>, at: usize, item: &Queued) -> bool {
     let What::Llm(wanted) = &item.shape.what else { return false };
     let desk = &draft.desks[at];
-    let right = desk.llm.as_ref().is_some_and(|llm| wanted.as_ref().is_none_or(|name| name == llm.model));
+    let right = desk
+        .llm
+        .as_ref()
+        .is_some_and(|llm| llm.leads && wanted.as_ref().is_none_or(|name| name == llm.model));
     right && place::fits(&item.shape, &desk.gpu.facts)
 }
 
@@ -138,7 +141,9 @@ fn can_serve(draft: &Draft<'_>, at: usize, item: &Queued) -> bool {
 fn model_for(draft: &Draft<'_>, at: usize, item: &Queued) -> Option<crate::model_choice::Choice> {
     let What::Llm(wanted) = &item.shape.what else { return None };
     let desk = &draft.desks[at];
-    let of = |model: Option<&str>| choose(draft.world, desk.gpu, desk.worker, model);
+    // One GPU is lent, and no more.
+    let alone = |choice: &crate::model_choice::Choice| choice.gpus == 1;
+    let of = |model: Option<&str>| choose(draft.world, desk.gpu, desk.worker, model).filter(alone);
     let choice = match wanted {
         Some(name) => of(Some(name)),
         None => desk.gpu.reload.as_deref().and_then(|model| of(Some(model))).or_else(|| of(None)),
@@ -182,7 +187,8 @@ fn keep_or_give_back(draft: &mut Draft<'_>, at: usize, unserved: Option<&Queued>
         (Some(_), _) if load > 0 => yield_there(draft, at),
         (Some(item), Some(true)) if !is_right(draft, at, item) => draft.order_engine(at, None),
         (Some(item), None) if draft.desks[at].is_idle() => {
-            let order = model_for(draft, at, item).map(|choice| choice.order(draft.desks[at].worker));
+            let order = model_for(draft, at, item);
+            let order = order.map(|choice| choice.order(draft.desks[at].worker, Vec::new()));
             if order.is_some() {
                 boot_on(draft, at, order);
             }
@@ -200,7 +206,7 @@ fn keep_or_give_back(draft: &mut Draft<'_>, at: usize, unserved: Option<&Queued>
             return;
         }
     }
-    draft.desks[at].taken = true;
+    draft.take(at);
 }
 
 /// Scripts on the lent GPU that have a boundary end at it and go on later.

@@ -88,8 +88,12 @@ pub(super) struct Desk<'w> {
 /// How long room that is being freed is waited for, before those it was meant for look elsewhere.
 const FREED_WITHIN: Millis = Millis::from_secs(60);
 
-/// The LLM of a desk.
+/// The LLM of a desk, or the one of another desk that is spread to it.
 pub(super) struct DeskLlm<'w> {
+    /// Whose it is: the worker of its first GPU.
+    pub worker: &'w Worker,
+    /// Whether that is this desk's. It alone serves requests.
+    pub leads: bool,
     pub preset: &'w str,
     pub model: &'w str,
     pub parallel: u32,
@@ -219,11 +223,11 @@ impl<'w> Draft<'w> {
         self.act(Action::Start { entry: entry.clone(), worker: worker.clone(), task, gpus });
     }
 
-    /// Orders an LLM, or none, on a desk, and nothing else there.
+    /// Orders an LLM, or none, on a desk and on all others of the one that is there, and nothing else.
     pub(super) fn order_engine(&mut self, desk: usize, engine: Option<EngineOrder>) {
-        let desk = &mut self.desks[desk];
-        desk.taken = true;
-        let worker = desk.worker.id.clone();
+        self.take(desk);
+        let desk = &self.desks[desk];
+        let worker = desk.llm.as_ref().map_or(desk.worker, |llm| llm.worker).id.clone();
         self.act(Action::Engine { worker, engine });
     }
 
@@ -265,6 +269,14 @@ impl<'w> Draft<'w> {
         self.order_hosts(desk);
     }
 
+    /// Until when the LLM of a desk stays at least.
+    pub(super) fn settled_at(&self, at: usize) -> Millis {
+        let desk = &self.desks[at];
+        let lead = desk.llm.as_ref().map_or(desk.worker, |llm| llm.worker);
+        let gpu = self.world.gpu_of(&lead.id).unwrap_or(desk.gpu);
+        self.world.settled_at(gpu, lead, self.now)
+    }
+
     pub(super) fn finish(self) -> Plan {
         Plan { actions: self.actions, wake_at: self.wake_at, heads: self.heads }
     }
@@ -278,16 +290,30 @@ impl<'w> Desk<'w> {
         });
         let claims = worker.claims.iter().filter_map(|entry| world.claims.get(entry));
         let requests = requests + claims.filter(|claim| claim.queued.shape.host().is_none()).count();
-        let load = live + worker.claims.len();
-        let llm = match worker.llm() {
+        let lead = world.llm_worker(gpu).unwrap_or(worker);
+        let leads = lead.id == worker.id;
+        // Where its lead obeys nobody, the LLM that is spread here goes with that one, or not at all.
+        let obeys = lead.serves() && lead.again_at.is_none_or(|time| time <= now);
+        let taken = !leads && !(obeys && world.gpu_of(&lead.id).is_some_and(Gpu::is_usable));
+        let load = live + worker.claims.len() + if leads { 0 } else { lead.claims.len() };
+        let llm = match lead.llm() {
             Some(Llm::Ready { report }) => Some(DeskLlm {
+                worker: lead,
+                leads,
                 preset: &report.preset,
                 model: &report.model,
                 parallel: report.parallel.max(1),
                 ready: true,
-                free: report.parallel.max(1).saturating_sub(u32::try_from(requests).unwrap_or(u32::MAX)),
+                free: match leads {
+                    true => {
+                        report.parallel.max(1).saturating_sub(u32::try_from(requests).unwrap_or(u32::MAX))
+                    }
+                    false => 0,
+                },
             }),
             Some(Llm::Booting { order }) => Some(DeskLlm {
+                worker: lead,
+                leads,
                 preset: &order.preset,
                 model: &order.model,
                 parallel: order.parallel.max(1),
@@ -296,7 +322,8 @@ impl<'w> Desk<'w> {
             }),
             Some(Llm::Failed { .. } | Llm::Unloading) | None => None,
         };
-        let cover = llm.as_ref().filter(|llm| !llm.ready).map_or(0, |llm| u64::from(llm.parallel));
+        let cover =
+            llm.as_ref().filter(|llm| !llm.ready && llm.leads).map_or(0, |llm| u64::from(llm.parallel));
         let state = gpu.state_at(now).0;
         let room = Room::of(world, gpu, Some(worker));
         let freed_by = freed_by(gpu, worker, state, &room);
@@ -308,7 +335,7 @@ impl<'w> Desk<'w> {
             llm,
             cover,
             promised: None,
-            taken: false,
+            taken,
             kept_for: kept_for(world, gpu, now),
             work: work(world, gpu, worker),
             room,
@@ -352,7 +379,7 @@ impl<'w> Desk<'w> {
     pub(super) fn serves(&self) -> Option<(&str, &str, u32)> {
         match (&self.promised, &self.llm) {
             (Some(choice), _) => Some((&choice.preset, &choice.model, choice.parallel)),
-            (None, Some(llm)) if !self.taken => Some((llm.preset, llm.model, llm.parallel)),
+            (None, Some(llm)) if !self.taken && llm.leads => Some((llm.preset, llm.model, llm.parallel)),
             _ => None,
         }
     }

@@ -3,6 +3,7 @@
 use model::Millis;
 
 use super::draft::Draft;
+use super::span::mind_lost_gpus;
 use super::stop::GRACE;
 use crate::worker::{Llm, Worker};
 use crate::world::World;
@@ -20,6 +21,7 @@ pub(super) fn tidy(draft: &mut Draft<'_>) {
             draft.order_engine(desk, None);
         }
     }
+    mind_lost_gpus(draft);
 }
 
 /// When a boot that the worker has not called failed by itself is given up.

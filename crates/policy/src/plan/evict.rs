@@ -28,7 +28,7 @@ pub(super) fn drain(draft: &mut Draft<'_>, judge: &dyn Judge) {
     backlog.leave_out(coming(draft));
     let Some((at, eviction)) = chosen(draft, &backlog, judge) else { return };
     if draft.desks[at].load > 0 {
-        draft.desks[at].taken = true;
+        draft.take(at);
     } else if eviction.firm {
         make_room(draft, at, &backlog, &eviction);
     } else {

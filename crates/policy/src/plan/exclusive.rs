@@ -56,6 +56,10 @@ pub(super) fn make_room(draft: &mut Draft<'_>) {
             return;
         }
         need -= 1;
+        if draft.desks[at].taken {
+            // It goes with another GPU of its LLM.
+            continue;
+        }
         if draft.desks[at].load == 0 {
             draft.order_engine(at, None);
         } else if draft.is_time(drained_at) {

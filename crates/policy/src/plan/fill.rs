@@ -94,7 +94,7 @@ fn fill_lane<'w>(
                 }
                 continue;
             }
-            What::Llm(_) => place_llm(draft, stream, entry, item),
+            What::Llm(_) => place_llm(draft, judge, stream, entry, item),
             What::Script(_) if in_cpu_lane => lane.place(draft, entry, item),
             What::Script(_) if stream.shape.is_wide() => wide::place(draft, judge, entry, item),
             What::Script(_) => scripts::place(draft, entry, item, stream.left),
@@ -142,7 +142,7 @@ fn left_of<'w>(
     goes_on: bool,
 ) -> Left<'w> {
     let (shape, count, since, task) = (stream.shape, stream.left, item.since, &*item.task);
-    if shape.is_wide() {
+    if shape.needs_several() {
         // What one GPU frees is not enough for it: what it waits for is kept for it as it ends.
         return Left { shape, count: wide::llms_missing(draft, shape), since, task, chatbots: 0 };
     }
@@ -164,7 +164,8 @@ fn prepare(draft: &mut Draft<'_>, item: &crate::queue::Queued) {
     let shape = &item.shape;
     let What::Llm(wanted) = &shape.what else { return };
     match serving(draft, shape, wanted.as_deref()).first() {
-        Some(at) => draft.desks[*at].taken = true,
+        Some(at) => draft.take(*at),
+        None if shape.needs_several() => {}
         None => drop(boot(draft, item, wanted.as_deref(), true)),
     }
 }
@@ -194,6 +195,7 @@ fn is_open(draft: &Draft<'_>, shape: &Shape) -> bool {
 
 fn place_llm<'w>(
     draft: &mut Draft<'w>,
+    judge: &dyn Judge,
     stream: &Stream<'w>,
     entry: &'w model::Entry,
     item: &'w crate::queue::Queued,
@@ -223,6 +225,9 @@ fn place_llm<'w>(
     }
     if waiting_is_shorter(draft, &serving, stream, &item.task) {
         return Placed::No;
+    }
+    if shape.needs_several() {
+        return wide::place(draft, judge, entry, item);
     }
     boot(draft, item, wanted, serving.is_empty())
 }
@@ -261,7 +266,7 @@ fn boot(
         .map(|desk| {
             let fits = place::fits(shape, &desk.gpu.facts) && draft.may_load(desk, item);
             choose(world, desk.gpu, desk.worker, wanted)
-                .filter(|_| fits && !desk.taken && !desk.is_kept_from(Some(shape)))
+                .filter(|choice| choice.gpus == 1 && fits && !desk.taken && !desk.is_kept_from(Some(shape)))
         })
         .collect();
     let mut able: Vec<usize> = Vec::new();
@@ -280,7 +285,7 @@ fn boot(
     let busy_llm = swap(draft, &able, &|desk| desk.llm.is_some());
     let at = match (idle, coming, other_llm, busy_llm) {
         (Some(at), ..) => {
-            let order = choices[at].as_ref().map(|choice| choice.order(draft.desks[at].worker));
+            let order = choices[at].as_ref().map(|choice| choice.order(draft.desks[at].worker, Vec::new()));
             boot_on(draft, at, order);
             at
         }
@@ -293,7 +298,7 @@ fn boot(
         }
         // Its requests end; nobody behind this task gets another one there.
         (None, None, None, Some(at)) if none_serves => {
-            draft.desks[at].taken = true;
+            draft.take(at);
             return Placed::No;
         }
         (None, None, None, None) if none_serves => {
@@ -322,8 +327,8 @@ fn swap(draft: &mut Draft<'_>, able: &[usize], wanted: &dyn Fn(&Desk<'_>) -> boo
     let mut found = Vec::new();
     for at in able.iter().copied() {
         let desk = &draft.desks[at];
-        let (gpu, worker) = (desk.gpu, desk.worker);
-        if !wanted(desk) || world.is_pinned(gpu) || !draft.is_time(world.settled_at(gpu, worker, draft.now)) {
+        let gpu = desk.gpu;
+        if !wanted(desk) || world.is_pinned(gpu) || !draft.is_time(draft.settled_at(at)) {
             continue;
         }
         let model = draft.desks[at].llm.as_ref().map(|llm| llm.model);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::draft::Draft;
-use super::fill::boot_on;
+use super::span::load;
 use crate::batch::UNSEEN_ITEMS_GRACE;
 use crate::model_choice::choose;
 
@@ -36,8 +36,9 @@ pub(super) fn reload(draft: &mut Draft<'_>) {
         // Loads of one model are one reading of the disk; of different ones only so many go on at a time.
         let has_turn = loading.contains(&choice.model) || loading.len() < world.loads_at_a_time();
         if has_turn && again_at.is_none_or(|time| draft.is_time(time)) {
-            loading.insert(choice.model.clone());
-            boot_on(draft, at, Some(choice.order(worker)));
+            if load(draft, at, &choice) {
+                loading.insert(choice.model);
+            }
         }
     }
 }

@@ -76,11 +76,11 @@ pub(super) fn leave_in_turn(draft: &mut Draft<'_>) {
     }
 }
 
-/// The LLM that comes back to a desk.
+/// The LLM that comes back to a desk alone.
 fn comes_back(draft: &Draft<'_>, at: usize) -> Option<Choice> {
     let desk = &draft.desks[at];
     let model = desk.gpu.reload.as_deref()?;
-    choose(draft.world, desk.gpu, desk.worker, Some(model))
+    choose(draft.world, desk.gpu, desk.worker, Some(model)).filter(|choice| choice.gpus == 1)
 }
 
 /// Whether nothing runs on a desk, or comes to it.
@@ -111,7 +111,7 @@ fn leave(draft: &mut Draft<'_>, at: usize, batch: &model::BatchId, (remaining_s,
             let (gpu, model) = (draft.desks[at].gpu.key(), choice.model.clone());
             draft.say(Saying::LeavesBatch { gpu, batch: batch.clone(), model, remaining_s, load_s });
         }
-        let order = choice.order(draft.desks[at].worker);
+        let order = choice.order(draft.desks[at].worker, Vec::new());
         boot_on(draft, at, Some(order));
     }
     draft.desks[at].taken = true;

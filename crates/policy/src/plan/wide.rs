@@ -22,6 +22,7 @@ use super::draft::{Desk, Draft};
 use super::evict::leaves_for;
 use super::fill::Placed;
 use super::ram;
+use super::span;
 use crate::action::Action;
 use crate::evict::Judge;
 use crate::forecast::{Pace, expected_end};
@@ -152,11 +153,11 @@ pub(crate) fn refusing<'w>(
 
 /// Whether a desk could ever be one of the GPUs of a task.
 fn is_able(world: &crate::World, desk: &Desk<'_>, shape: &Shape) -> bool {
-    world.takes_scripts(desk.gpu) && desk.gpu.could_be_one_for(shape)
+    world.could_be_one_for(desk.gpu, shape)
 }
 
 /// Whether nothing runs on a desk nor will, and how far it is from being empty: 0 is there, 1 has idle hosts, 2 cools.
-fn emptiness(desk: &Desk<'_>) -> Option<u8> {
+pub(super) fn emptiness(desk: &Desk<'_>) -> Option<u8> {
     if desk.load > 0 || desk.taken || desk.llm.is_some() || desk.promised.is_some() {
         return None;
     }
@@ -177,6 +178,7 @@ pub(super) fn place<'w>(
     let world = draft.world;
     let able: Vec<usize> =
         (0..draft.desks.len()).filter(|at| is_able(world, &draft.desks[*at], &item.shape)).collect();
+    span::mind_failures(draft, &able, &item.shape);
     let empty = able.iter().copied().filter(|at| {
         let desk = &draft.desks[*at];
         let is_free = desk.hold.is_none() && !desk.is_kept_from(Some(&item.shape));
@@ -187,6 +189,7 @@ pub(super) fn place<'w>(
         return take(draft, entry, item, &desks);
     }
     keep(draft, judge, item, &able);
+    span::make_room(draft, item);
     Placed::No
 }
 
@@ -202,7 +205,11 @@ fn best(
     };
     let mut all: Vec<_> = among.map(|(time, at)| (time, fit(at), at)).collect();
     all.sort();
-    let lead = all.iter().position(|(.., at)| place::is_wanted(shape, &draft.desks[*at].gpu.facts))?;
+    let leads = |at: usize| {
+        let is_wanted = place::is_wanted(shape, &draft.desks[at].gpu.facts);
+        is_wanted && (shape.host().is_some() || span::may_lead(draft, at, shape))
+    };
+    let lead = all.iter().position(|(.., at)| leads(*at))?;
     let lead = all.remove(lead).2;
     let others = all.into_iter().map(|(.., at)| at).take(shape.gpus() - 1);
     let desks: Vec<usize> = std::iter::once(lead).chain(others).collect();
@@ -212,8 +219,16 @@ fn best(
 /// Starts it on these desks, or lets what is idle there leave first.
 fn take<'w>(draft: &mut Draft<'w>, entry: &'w Entry, item: &'w Queued, desks: &[usize]) -> Placed {
     let are_empty = desks.iter().all(|at| emptiness(&draft.desks[*at]) == Some(0));
-    if are_empty && !ram::allows(draft, item, true) {
+    let is_script = item.shape.host().is_some();
+    if are_empty && is_script && !ram::allows(draft, item, true) {
         return Placed::Covered;
+    }
+    if are_empty && !is_script {
+        span::start(draft, item, desks);
+        if draft.is_kept_for(item) {
+            draft.release();
+        }
+        return Placed::Yes;
     }
     let uuids: Vec<GpuUuid> = desks.iter().map(|at| draft.desks[*at].gpu.facts.uuid.clone()).collect();
     if are_empty {
@@ -263,7 +278,9 @@ fn keep<'w>(draft: &mut Draft<'w>, judge: &dyn Judge, item: &'w Queued, able: &[
         }
         draft.release();
     }
-    let llm_leaves = if able.iter().any(|at| draft.desks[*at].llm.is_some()) {
+    let llm_leaves = if item.shape.host().is_none() {
+        Some(now)
+    } else if able.iter().any(|at| draft.desks[*at].llm.is_some()) {
         leaves_for(draft, judge, item)
     } else {
         None
@@ -314,7 +331,7 @@ fn say_that_they_are_kept<'w>(draft: &mut Draft<'w>, item: &'w Queued, desks: &[
         draft.say(Saying::KeepsGpus {
             task: task_id.clone(),
             gpus: draft.world.keys_of(&gpus),
-            count: item.shape.needs.gpus,
+            count: u32::try_from(item.shape.gpus()).unwrap_or(u32::MAX),
             waited_s: (draft.now - item.since).as_secs_f64().max(0.0),
             free_in_s: (until - draft.now).as_secs_f64().max(0.0),
         });
@@ -339,9 +356,9 @@ fn frees_at(draft: &Draft<'_>, at: usize, llm_leaves: Option<Millis>) -> Option<
     let ends = ends(draft, at, &|_| true).unwrap_or(draft.now);
     let Some(llm) = &desk.llm else { return Some(ends) };
     let loaded = if llm.ready {
-        world.settled_at(desk.gpu, desk.worker, draft.now)
+        draft.settled_at(at)
     } else {
-        desk.worker.engine_at + world.memory.llm_boot(&world.config, llm.preset, llm.model).p90
+        llm.worker.engine_at + world.memory.llm_boot(&world.config, llm.preset, llm.model).p90
     };
     Some(ends.max(loaded).max(llm_leaves?) + super::evict::UNLOAD_PRIOR + desk.gpu.cooling)
 }

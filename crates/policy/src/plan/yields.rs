@@ -226,7 +226,7 @@ fn ways_of_an_llm<'w>(
     }
     let again_at = |model: &String| gpu.boot_failures.get(model).map(|failure| failure.again_at);
     let choice = choose(world, gpu, worker, wanted)
-        .filter(|choice| again_at(&choice.model).is_none_or(|time| time <= draft.now));
+        .filter(|choice| choice.gpus == 1 && again_at(&choice.model).is_none_or(|time| time <= draft.now));
     let Some(choice) = choice.filter(|_| !world.is_pinned(gpu) || desk.llm.is_none()) else {
         return (None, None);
     };

@@ -120,7 +120,13 @@ fn unload(world: &World) -> Action {
 }
 
 fn boot(world: &World, model: &str) -> Action {
-    let engine = EngineOrder { generation: 99, preset: "ollama".into(), model: model.into(), parallel: 2 };
+    let engine = EngineOrder {
+        generation: 99,
+        preset: "ollama".into(),
+        model: model.into(),
+        parallel: 2,
+        beside: Vec::new(),
+    };
     Action::Engine { worker: worker(world), engine: Some(engine) }
 }
 
@@ -154,6 +160,15 @@ fn of_worlds() -> Vec<Case> {
             unit.beside = Vec::new();
             unit.shape.needs.gpus = 1;
             add(world, unit);
+        }),
+        world("I7 whole LLMs", running(prompt("a")), |world| {
+            let lead = worker(world);
+            let gpu = world.gpus.keys().next().expect("a GPU").clone();
+            world.spans.insert(gpu, WorkerId::new("another").expect("legal"));
+            world.workers.insert(
+                WorkerId::new("another").expect("legal"),
+                crate::worker::Worker { gpu: None, ..world.workers[&lead].clone() },
+            );
         }),
         world("I1 one ending", running(prompt("a")), |world| {
             world.note_end(id("x"), true);

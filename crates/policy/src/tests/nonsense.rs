@@ -70,6 +70,7 @@ fn reports() -> impl Strategy<Value = Reports> {
             preset: "ollama".into(),
             model: "qwen2.5:7b".into(),
             parallel,
+            beside: Vec::new(),
             pid: None,
             port: None,
             since: Millis(i64::MAX),

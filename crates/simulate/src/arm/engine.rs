@@ -14,6 +14,7 @@ impl Seat {
             preset: self.order.preset.clone(),
             model: self.order.model.clone(),
             parallel: self.order.parallel,
+            beside: self.order.beside.clone(),
             pid: (self.state != EngineState::Failed).then_some(self.pid),
             port: Some(18_100),
             since: self.since,
@@ -44,7 +45,7 @@ impl Arm {
 
     fn boot(&mut self, order: EngineOrder, now: Millis, nature: &mut Nature<'_>, wants: &mut Wants) {
         let generation = order.generation;
-        let mib = nature.model_mib(&order.model);
+        let mib = nature.share_mib(&order.model);
         let room = nature.room(self);
         let mut seat = Seat {
             mib,
@@ -63,7 +64,7 @@ impl Arm {
                 wants.timers.push((Millis(2_000), Timer::EngineFails(generation)));
             }
             Boot::Ready(_) if nature.reads_files() => {
-                wants.reads.push((generation, seat.order.model.clone(), mib));
+                wants.reads.push((generation, seat.order.model.clone(), nature.model_mib(&seat.order.model)));
             }
             Boot::Ready(time) => wants.timers.push((time, Timer::EngineReady(generation))),
             Boot::Fails(time) => wants.timers.push((time, Timer::EngineFails(generation))),

@@ -7,7 +7,7 @@ use model::task::GpuRequirement;
 use model::{AttemptKey, GpuUuid, Millis, Task, TaskClass, WorkerId};
 use policy::action::Action;
 
-use super::{Checks, Live};
+use super::{Checks, Live, Seen};
 
 impl Checks {
     pub(crate) fn issued(&mut self, at: Millis, action: &Action) {
@@ -15,6 +15,9 @@ impl Checks {
             Action::Start { worker, task, gpus, .. } => self.starts(at, worker, task, gpus),
             Action::Engine { worker, engine } => {
                 self.engine_changes(at, worker);
+                if let Some(order) = engine {
+                    self.llm_has_its_gpus(at, worker, &order.beside);
+                }
                 self.workers.entry(worker.clone()).or_default().ordered.clone_from(engine);
             }
             Action::Stop { worker, key, why } => {
@@ -100,9 +103,33 @@ impl Checks {
             });
             beside = beside.or_else(|| shared.next().map(|(key, _)| key.to_string()));
         }
+        let is_spread_here = |seen: &Seen| seen.ordered.iter().flat_map(|order| &order.beside).any(&mine);
+        if !self.colocates
+            && let Some(id) = self.workers.iter().find_map(|(id, seen)| is_spread_here(seen).then_some(id))
+        {
+            beside = beside.or_else(|| Some(format!("the LLM of {id}")));
+        }
         if let Some(other) = beside {
             let what = format!("{} starts on {own} {gpus:?} beside {other}", task.task_id);
             self.broken(at, "a task of several GPUs has them for itself", what);
+        }
+    }
+
+    /// On the GPUs that an LLM is spread to nothing runs and nothing else is loaded when it is ordered.
+    fn llm_has_its_gpus(&mut self, at: Millis, worker: &WorkerId, beside: &[GpuUuid]) {
+        let is_there = |seen: &Seen| seen.gpu.as_ref().is_some_and(|gpu| beside.contains(gpu));
+        let others = self.workers.iter().filter(|(id, seen)| *id != worker && is_there(seen));
+        let taken = others.clone().find_map(|(id, seen)| {
+            let runs = seen.live.values().any(|live| !live.over);
+            (runs || seen.ordered.is_some()).then(|| id.clone())
+        });
+        let spread =
+            |seen: &Seen| seen.ordered.iter().flat_map(|order| &order.beside).any(|gpu| beside.contains(gpu));
+        let twice =
+            self.workers.iter().find(|(id, seen)| *id != worker && spread(seen)).map(|(id, _)| id.clone());
+        if let Some(other) = taken.or(twice) {
+            let what = format!("an LLM is spread from {worker} to {beside:?}, which {other} has");
+            self.broken(at, "an LLM of several GPUs has them for itself", what);
         }
     }
 

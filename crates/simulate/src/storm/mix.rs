@@ -14,12 +14,13 @@ const DAY_S: f64 = 86_400.0;
 pub fn mix(seed: u64) -> Scenario {
     let mut dice = Dice::of(seed, "mix");
     let mut gpus = gpus(&mut dice);
-    let config = settings(&mut dice, gpus.len());
+    let mut config = settings(&mut dice, gpus.len());
     if config["resource_manager"]["gpu_roles"]["0"] == "brain_primary" {
         // What is pinned is for one LLM alone: another GPU can hold each of the two.
         gpus[1].mib = gpus[1].mib.max(12_227);
     }
     let pairs = pairs(seed, &config, gpus.len());
+    let spread = spread(seed, &mut config, gpus.len());
     // Under a single lock the machine carries what one GPU does.
     let carries = if config["gpu_lock"] == "single" { 1 } else { gpus.len() };
     Scenario {
@@ -31,7 +32,7 @@ pub fn mix(seed: u64) -> Scenario {
         measured: dice.chance(0.7),
         config,
         engines: engines(&mut dice),
-        people: people(&mut dice, carries).into_iter().chain(pairs).collect(),
+        people: people(&mut dice, carries).into_iter().chain(pairs).chain(spread).collect(),
         faults: faults(&mut dice),
         gpus,
         ..Scenario::default()
@@ -189,12 +190,36 @@ fn people(dice: &mut Dice, gpus: usize) -> Vec<Stream> {
         .collect()
 }
 
-/// Tasks of two GPUs, where two are not pinned. They are drawn by themselves, so that the rest of a seed stays as it was.
-fn pairs(seed: u64, config: &Value, gpus: usize) -> Option<Stream> {
-    let mut dice = Dice::of(seed, "pairs");
+/// How many GPUs are not pinned for an LLM.
+fn not_pinned(config: &Value, gpus: usize) -> usize {
     let manager = &config["resource_manager"];
     let is_pinned = manager["eviction_policy"]["never_evict_brain"] == true
         && manager["gpu_roles"]["0"] == "brain_primary";
+    gpus.saturating_sub(usize::from(is_pinned))
+}
+
+/// Requests to an LLM over two GPUs, drawn by themselves as well.
+fn spread(seed: u64, config: &mut Value, gpus: usize) -> Option<Stream> {
+    let mut dice = Dice::of(seed, "spread");
+    let model = "llama:70b";
+    if not_pinned(config, gpus) < 2 || !dice.chance(0.4) {
+        return None;
+    }
+    config["models"][model] = json!({ "mib": 12_000, "gpus": 2, "parallel": 2 });
+    Some(Stream {
+        name: "spread".into(),
+        work: WorkSpec::Llm { model: Some(model.into()) },
+        job_type: dice.chance(0.3).then(|| "chatbot".into()),
+        priority: u8::try_from(dice.between(1, 5)).unwrap_or(3),
+        arrive: Arrive::Poisson { per_hour: 0.2 },
+        run: Times::Exponential { mean: 20.0 },
+        ..Stream::default()
+    })
+}
+
+/// Tasks of two GPUs, where two are not pinned. They are drawn by themselves, so that the rest of a seed stays as it was.
+fn pairs(seed: u64, config: &Value, gpus: usize) -> Option<Stream> {
+    let mut dice = Dice::of(seed, "pairs");
     let script = one_of(&mut dice, &["embed", "whisper"]);
     let stream = Stream {
         name: "pair".into(),
@@ -207,8 +232,7 @@ fn pairs(seed: u64, config: &Value, gpus: usize) -> Option<Stream> {
         boundary_s: dice.chance(0.5).then_some(20.0),
         ..Stream::default()
     };
-    let able = gpus.saturating_sub(usize::from(is_pinned));
-    (able >= 2 && dice.chance(0.6)).then_some(stream)
+    (not_pinned(config, gpus) >= 2 && dice.chance(0.6)).then_some(stream)
 }
 
 /// Each kind of fault comes in about half of the seeds, so that some are seen with few others.

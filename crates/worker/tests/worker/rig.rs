@@ -167,7 +167,13 @@ impl Worker {
     pub(crate) fn boot(&mut self) -> u64 {
         self.generation += 1;
         let generation = self.generation;
-        let order = EngineOrder { generation, preset: "fake".into(), model: "fake-7b".into(), parallel: 4 };
+        let order = EngineOrder {
+            generation,
+            preset: "fake".into(),
+            model: "fake-7b".into(),
+            parallel: 4,
+            beside: Vec::new(),
+        };
         self.order(OrdersLine { engine: Some(Some(order)), ..OrdersLine::default() });
         generation
     }

@@ -192,7 +192,7 @@ pub(super) fn facts(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Result<Facts, U
     let started = draft.spoken_for.iter().filter(|entry| entry.class == TaskClass::Llm).count() as u64;
     let count =
         |wanted: &dyn Fn(&Desk<'_>) -> bool| draft.desks.iter().filter(|desk| wanted(desk)).count() as u64;
-    let loaded = |desk: &Desk<'_>| desk.llm.as_ref().filter(|llm| llm.ready && !desk.taken).is_some();
+    let loaded = |desk: &Desk<'_>| desk.llm.as_ref().is_some_and(|llm| llm.ready && llm.leads && !desk.taken);
     let slots = draft.desks.iter().filter(|desk| loaded(desk)).filter_map(|desk| desk.llm.as_ref());
     let model = candidates.first().map(|candidate| candidate.model.as_str());
     let facts = EvictionFacts {
@@ -202,7 +202,7 @@ pub(super) fn facts(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Result<Facts, U
         script_gpus: script_gpus(draft, first),
         llms_waiting: llms.saturating_sub(started) + world.queue.unparsed(TaskClass::Llm),
         ready_llms: count(&loaded),
-        booting_llms: count(&|desk| desk.llm.as_ref().is_some_and(|llm| !llm.ready)),
+        booting_llms: count(&|desk| desk.llm.as_ref().is_some_and(|llm| !llm.ready && llm.leads)),
         idle_llms: count(&|desk| desk.is_idle_llm() && world.takes_scripts(desk.gpu)),
         llm_slots: slots.map(|llm| u64::from(llm.parallel)).min().unwrap_or(1),
         requests: world.requests(draft.now),
@@ -243,7 +243,8 @@ fn candidates(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Result<Vec<(Candidate
     });
     let able: Vec<usize> = able.collect();
     let reserved = u64::from(world.config.resource_manager.eviction_policy.reserve_for_chat);
-    let have = draft.desks.iter().filter(|desk| desk.llm.is_some() && !desk.taken).count() as u64;
+    let have = |desk: &&Desk<'_>| desk.llm.as_ref().is_some_and(|llm| llm.leads) && !desk.taken;
+    let have = draft.desks.iter().filter(have).count() as u64;
     if able.is_empty() {
         return Err(Unfit::Nobody);
     }
@@ -252,7 +253,7 @@ fn candidates(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Result<Vec<(Candidate
     if have <= reserved && until.is_none_or(|until| until > draft.now) {
         return Err(Unfit::Reserved { until });
     }
-    let settled_at = |at: usize| world.settled_at(draft.desks[at].gpu, draft.desks[at].worker, draft.now);
+    let settled_at = |at: usize| draft.settled_at(at);
     let settled = able.iter().filter(|at| settled_at(**at) <= draft.now);
     let mut found: Vec<_> = settled.filter_map(|at| Some((candidate(draft, *at)?, *at))).collect();
     if found.is_empty() {

@@ -25,6 +25,7 @@ impl Rig {
                             preset: order.preset,
                             model: order.model,
                             parallel: order.parallel,
+                            beside: order.beside,
                             pid: Some(4_711),
                             port: Some(18_100),
                             since,
