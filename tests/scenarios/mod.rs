@@ -13,5 +13,6 @@ mod prompt;
 mod scripts;
 mod shutdown;
 mod slots;
+mod span;
 mod wide;
 mod yields;

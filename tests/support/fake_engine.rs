@@ -59,7 +59,8 @@ fn main() {
             other => fail(&format!("unknown argument {other}")),
         }
     }
-    println!("fake engine: loading {model}");
+    let gpus = std::env::var("GPUSPOOL_GPUS").unwrap_or_default();
+    println!("fake engine: loading {model} on {gpus}");
     if die_booting {
         fail("fake engine: cannot load the model");
     }

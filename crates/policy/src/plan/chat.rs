@@ -84,12 +84,8 @@ fn is_served<'w>(
         if draft.locked {
             return true;
         }
-        let desk = &mut draft.desks[at];
-        desk.load += 1;
-        if let Some(llm) = &mut desk.llm {
-            llm.free -= 1;
-        }
-        let worker = &desk.worker.id;
+        draft.add_request(at);
+        let worker = &draft.desks[at].worker.id;
         draft.start(entry, worker, &item.task);
         return true;
     }

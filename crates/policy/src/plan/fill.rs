@@ -210,12 +210,8 @@ fn place_llm<'w>(
     };
     // The first among those with most room.
     if let Some(at) = serving.iter().copied().rev().max_by_key(|at| free(*at)).filter(|at| free(*at) > 0) {
-        let desk = &mut draft.desks[at];
-        desk.load += 1;
-        if let Some(llm) = &mut desk.llm {
-            llm.free -= 1;
-        }
-        let worker = &desk.worker.id;
+        draft.add_request(at);
+        let worker = &draft.desks[at].worker.id;
         draft.start(entry, worker, &item.task);
         return Placed::Yes;
     }

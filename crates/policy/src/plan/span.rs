@@ -16,11 +16,24 @@ use crate::shape::Shape;
 impl Draft<'_> {
     /// Nothing new is placed on a desk, nor on the others of its LLM.
     pub(super) fn take(&mut self, at: usize) {
-        let lead = self.desks[at].llm.as_ref().map(|llm| llm.worker.id.clone());
-        self.desks[at].taken = true;
-        if let Some(lead) = lead {
-            let is_of_it = |desk: &Desk<'_>| desk.llm.as_ref().is_some_and(|llm| llm.worker.id == lead);
-            self.desks.iter_mut().filter(|desk| is_of_it(desk)).for_each(|desk| desk.taken = true);
+        self.on_all_of_its_llm(at, |desk| desk.taken = true);
+    }
+
+    /// One more request of the LLM of a desk.
+    pub(super) fn add_request(&mut self, at: usize) {
+        self.on_all_of_its_llm(at, |desk| desk.load += 1);
+        if let Some(llm) = &mut self.desks[at].llm {
+            llm.free -= 1;
+        }
+    }
+
+    fn on_all_of_its_llm(&mut self, at: usize, change: impl Fn(&mut Desk<'_>)) {
+        match self.desks[at].llm.as_ref().map(|llm| llm.worker.id.clone()) {
+            None => change(&mut self.desks[at]),
+            Some(lead) => {
+                let is_of_it = |desk: &Desk<'_>| desk.llm.as_ref().is_some_and(|llm| llm.worker.id == lead);
+                self.desks.iter_mut().filter(|desk| is_of_it(desk)).for_each(change);
+            }
         }
     }
 }
@@ -124,7 +137,7 @@ pub(super) fn make_room(draft: &mut Draft<'_>, item: &Queued) {
     }
     for at in loaded {
         let desk = &draft.desks[at];
-        let Some(llm) = desk.llm.as_ref().filter(|_| !desk.taken) else { continue };
+        let Some(llm) = desk.llm.as_ref().filter(|llm| llm.ready && !desk.taken) else { continue };
         let (gpu, model) = (desk.gpu.key(), llm.model.to_owned());
         let settled_at = draft.world.settled_at(desk.gpu, llm.worker, draft.now);
         if !draft.is_time(settled_at) {

@@ -276,8 +276,9 @@ fn keep<'w>(draft: &mut Draft<'w>, judge: &dyn Judge, item: &'w Queued, able: &[
         if reserved.firm || rank.urgency >= reserved.rank.urgency {
             return;
         }
-        draft.release();
     }
+    // What is kept for the one before stays so where this one finds none.
+    let is_ours = draft.is_kept_for(item);
     let llm_leaves = if item.shape.host().is_none() {
         Some(now)
     } else if able.iter().any(|at| draft.desks[*at].llm.is_some()) {
@@ -285,14 +286,14 @@ fn keep<'w>(draft: &mut Draft<'w>, judge: &dyn Judge, item: &'w Queued, able: &[
     } else {
         None
     };
-    let is_ours = draft.reserved.is_some();
-    let before: Vec<usize> = able.iter().copied().filter(|at| draft.desks[*at].reserved).collect();
+    let before: Vec<usize> = able.iter().copied().filter(|at| is_ours && draft.desks[*at].reserved).collect();
     let is_whole = before.len() == item.shape.gpus();
     let times = able.iter().filter_map(|at| {
         let desk = &draft.desks[*at];
         let is_empty = emptiness(desk).is_some() && !desk.is_kept_from(Some(&item.shape));
         // What is kept stays so; empty ones come next, and others only where some are missing.
-        let place = match (is_empty, desk.reserved) {
+        let is_kept = is_ours && desk.reserved;
+        let place = match (is_empty, is_kept) {
             (true, true) => 0,
             (true, false) => 1,
             (false, true) => 2,
@@ -300,7 +301,7 @@ fn keep<'w>(draft: &mut Draft<'w>, judge: &dyn Judge, item: &'w Queued, able: &[
             (false, false) => 3,
         };
         let free_at = frees_at(draft, *at, llm_leaves);
-        let free_at = if desk.reserved { Some(free_at.unwrap_or(Millis(i64::MAX))) } else { free_at };
+        let free_at = if is_kept { Some(free_at.unwrap_or(Millis(i64::MAX))) } else { free_at };
         Some((place, free_at?, *at))
     });
     let mut times: Vec<(i64, Millis, usize)> = times.collect();
