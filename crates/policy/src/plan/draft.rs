@@ -294,7 +294,8 @@ impl<'w> Desk<'w> {
         let leads = lead.id == worker.id;
         // Where its lead obeys nobody, the LLM that is spread here goes with that one, or not at all.
         let obeys = lead.serves() && lead.again_at.is_none_or(|time| time <= now);
-        let taken = !leads && !(obeys && world.gpu_of(&lead.id).is_some_and(Gpu::is_usable));
+        let usable = obeys && world.gpu_of(&lead.id).is_some_and(Gpu::is_usable);
+        let taken = !leads && !usable;
         let load = live + worker.claims.len() + if leads { 0 } else { lead.claims.len() };
         let llm = match lead.llm() {
             Some(Llm::Ready { report }) => Some(DeskLlm {

@@ -35,10 +35,9 @@ pub(super) fn reload(draft: &mut Draft<'_>) {
         let again_at = gpu.boot_failures.get(&choice.model).map(|failure| failure.again_at);
         // Loads of one model are one reading of the disk; of different ones only so many go on at a time.
         let has_turn = loading.contains(&choice.model) || loading.len() < world.loads_at_a_time();
-        if has_turn && again_at.is_none_or(|time| draft.is_time(time)) {
-            if load(draft, at, &choice) {
-                loading.insert(choice.model);
-            }
+        let may = has_turn && again_at.is_none_or(|time| draft.is_time(time));
+        if may && load(draft, at, &choice) {
+            loading.insert(choice.model);
         }
     }
 }
