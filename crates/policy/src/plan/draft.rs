@@ -101,6 +101,20 @@ pub(super) struct DeskLlm<'w> {
     pub free: u32,
 }
 
+impl<'w> DeskLlm<'w> {
+    /// The LLM of a worker, which has so many requests; where it is spread to from another GPU, it has no slots.
+    fn of(worker: &'w Worker, leads: bool, requests: usize) -> Option<Self> {
+        let (preset, model, parallel, ready) = match worker.llm()? {
+            Llm::Ready { report } => (&report.preset, &report.model, report.parallel.max(1), true),
+            Llm::Booting { order } => (&order.preset, &order.model, order.parallel.max(1), false),
+            Llm::Failed { .. } | Llm::Unloading => return None,
+        };
+        let slots = if ready && leads { parallel } else { 0 };
+        let free = slots.saturating_sub(u32::try_from(requests).unwrap_or(u32::MAX));
+        Some(Self { worker, leads, preset, model, parallel, ready, free })
+    }
+}
+
 impl<'w> Draft<'w> {
     pub(super) fn new(world: &'w World, now: Millis) -> Self {
         let mut draft = Self {
@@ -297,32 +311,7 @@ impl<'w> Desk<'w> {
         let usable = obeys && world.gpu_of(&lead.id).is_some_and(Gpu::is_usable);
         let taken = !leads && !usable;
         let load = live + worker.claims.len() + if leads { 0 } else { lead.claims.len() };
-        let llm = match lead.llm() {
-            Some(Llm::Ready { report }) => Some(DeskLlm {
-                worker: lead,
-                leads,
-                preset: &report.preset,
-                model: &report.model,
-                parallel: report.parallel.max(1),
-                ready: true,
-                free: match leads {
-                    true => {
-                        report.parallel.max(1).saturating_sub(u32::try_from(requests).unwrap_or(u32::MAX))
-                    }
-                    false => 0,
-                },
-            }),
-            Some(Llm::Booting { order }) => Some(DeskLlm {
-                worker: lead,
-                leads,
-                preset: &order.preset,
-                model: &order.model,
-                parallel: order.parallel.max(1),
-                ready: false,
-                free: 0,
-            }),
-            Some(Llm::Failed { .. } | Llm::Unloading) | None => None,
-        };
+        let llm = DeskLlm::of(lead, leads, requests);
         let cover =
             llm.as_ref().filter(|llm| !llm.ready && llm.leads).map_or(0, |llm| u64::from(llm.parallel));
         let state = gpu.state_at(now).0;
