@@ -1,6 +1,7 @@
 //! One process for one task: any executable that takes its arguments as a line of JSON and prints a JSON object last.
 //!
-//! It may speak the protocol of `protocol` too; where it says checkpoints, it can give way after one of them. Whatever it leaves running is ended. Not here: warm hosts (`host`).
+//! It may speak the protocol of `protocol` too; where it says checkpoints, it can give way after one of them. Whatever
+//! it leaves running is ended. Not here: warm hosts (`host`).
 
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};

@@ -1,6 +1,7 @@
 //! How often LLM requests come: what was seen in the last fifteen minutes, and in this hour of the day.
 //!
-//! Not here: what follows from the counts (`rate`), what the hours of other days were like (`learn`), and what follows from either (`evict`, `plan`).
+//! Not here: what follows from the counts (`rate`), what the hours of other days were like (`learn`), and what follows
+//! from either (`evict`, `plan`).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -80,7 +81,8 @@ impl Demand {
         }
     }
 
-    /// How often requests come of late; as is usual, or one in ten minutes where nothing is known, as far as nobody watched.
+    /// How often requests come of late; as is usual, or one in ten minutes where nothing is known, as far as nobody
+    /// watched.
     pub(crate) fn rate(&self, now: Millis, usual: Option<f64>) -> Rate {
         let newest = now.0.div_euclid(STEP.0);
         let mut counts = vec![0; self.steps_watched(now)];

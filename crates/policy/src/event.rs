@@ -87,7 +87,8 @@ pub enum Event {
     WorkerDied {
         /// Its name.
         worker: WorkerId,
-        /// Whether the machine died with it (another boot id): then only the first `parallel` unfinished orders are charged.
+        /// Whether the machine died with it (another boot id): then only the first `parallel` unfinished orders are
+        /// charged.
         with_machine: bool,
     },
 

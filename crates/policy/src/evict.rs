@@ -54,8 +54,8 @@ pub struct EvictionFacts {
     pub unload_time: Millis,
     /// What the script that waits longest takes to load.
     pub host_load: Millis,
-    /// LLMs that may go: not pinned, not reserved for chat, loaded long enough ago. The first one is the one that should, where nothing else tells them apart: idle ones before
-    /// busy ones, the lowest credit first.
+    /// LLMs that may go: not pinned, not reserved for chat, loaded long enough ago. The first one is the one that
+    /// should, where nothing else tells them apart: idle ones before busy ones, the lowest credit first.
     pub candidates: Vec<Candidate>,
 }
 

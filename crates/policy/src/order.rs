@@ -1,4 +1,5 @@
-//! The one order of everything that waits: chatbots, then the level, then (among equals) the job types' turns, then arrival.
+//! The one order of everything that waits: chatbots, then the level, then (among equals) the job types' turns, then
+//! arrival.
 //!
 //! A task's *level* is its priority, raised by one for each `fairness.ageing_s` it has waited, up to 5. So nothing has to
 //! be sorted again as time passes: tasks of one priority age together, and the one that came first is always ahead of

@@ -6,9 +6,9 @@
 //! ```
 //! That the rate has changed once within the window is as likely as that it has not, and any moment is as likely as any
 //! other; what a rate is like before anything is counted is a prior (a gamma distribution). Each possibility is weighed
-//! by how well it explains the counts, and all of them are kept: what follows from a rate that is not known well is the mean
-//! of what follows from each. A rush, or a silence, is believed as
-//! soon as chance does not explain it. Not here: what is counted (`demand`).
+//! by how well it explains the counts, and all of them are kept: what follows from a rate that is not known well is the
+//! mean of what follows from each. A rush, or a silence, is believed as soon as chance does not explain it. Not here:
+//! what is counted (`demand`).
 
 /// How many arrivals what is usual counts for, and how many seconds at most. Little: what was counted decides. Without
 /// the second, an hour in which hardly any come would count as hours of silence, and a rush would not be believed.

@@ -1,4 +1,5 @@
-//! How a running unit learns that it should end: softly, at its next boundary, or now. The harder word replaces the softer.
+//! How a running unit learns that it should end: softly, at its next boundary, or now. The harder word replaces the
+//! softer.
 //!
 //! Not here: what ends it (`scripts`, `llm`), and why (`model::link::StopWhy`).
 

@@ -9,9 +9,10 @@
 //! cost    = chat_weight · (λ·((h − R)·n + R² / 2) + requests that wait · n)   none is left; n = R + s / (nS+1)
 //! ```
 //!
-//! A request that finds no LLM waits for the end of the next script (s, their mean) and the load, not for the end of them
-//! all: with nobody to serve it an LLM is loaded again at once. One that comes while it loads waits for half of that. How often they come is not known well: the cost is the mean of
-//! what it is at each rate that explains what came, by its weight.
+//! A request that finds no LLM waits for the end of the next script (s, their mean) and the load, not for the end of
+//! them all: with nobody to serve it an LLM is loaded again at once. One that comes while it loads waits for half of
+//! that. How often they come is not known well: the cost is the mean of what it is at each rate that explains what
+//! came, by its weight.
 //!
 //! An LLM goes when the benefit outweighs the cost. While the chat is active, as many stay as it keeps busy. Where
 //! nobody serves the scripts their benefit grows as they wait, and after [`AGED`] one goes whatever the cost.

@@ -104,9 +104,8 @@ fn kept(worker: &Worker, order: &HostOrder) -> u32 {
     worker.hosts.iter().filter(same).map(|before| before.count).sum()
 }
 
-/// For whom an LLM made room on a GPU, if that waits for one alone: of those that are kept for a task of several others know
-/// more. Who came back at this very instant may have done so by the same plan, which did not know
-/// of it.
+/// For whom an LLM made room on a GPU, if that waits for one alone: of those that are kept for a task of several others
+/// know more. Who came back at this very instant may have done so by the same plan, which did not know of it.
 fn beneficiary<'w>(world: &'w World, gpu: &Gpu, at: Millis) -> Option<&'w Shape> {
     let kept = gpu.kept_for.as_ref().filter(|kept| at < kept.until)?;
     let entry = world.queue.by_id(&kept.task_id).next()?;

@@ -179,8 +179,8 @@ fn urgency(step: &Step<'_>, item: &Queued) -> Urgency {
     item.rank(step.world.ageing(), step.at.max(step.world.now)).urgency
 }
 
-/// Whether those behind may start first: with several GPUs who is first may be promised a better one that becomes free, and
-/// while GPUs are kept for a task that needs several, what starts there is what ends in time.
+/// Whether those behind may start first: with several GPUs who is first may be promised a better one that becomes free,
+/// and while GPUs are kept for a task that needs several, what starts there is what ends in time.
 fn may_be_passed(step: &Step<'_>, shape: &Shape) -> bool {
     let usable = step.world.gpus.values().filter(|gpu| gpu.is_usable()).count();
     shape.host().is_some() && !shape.in_cpu_lane() && (usable > 1 || some_are_kept(step))

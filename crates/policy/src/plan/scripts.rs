@@ -2,7 +2,8 @@
 //! where idle hosts can leave for it. What finds none of these keeps the room that frees first from those behind it.
 //!
 //! Among GPUs where it fits now, one that runs nothing goes first, then the one that is left with the least memory, so
-//! that large GPUs stay free for large needs. Items of an exclusive batch fill all GPUs; the longest go to the fastest. Not here: what a unit needs and what fits (`room`).
+//! that large GPUs stay free for large needs. Items of an exclusive batch fill all GPUs; the longest go to the fastest.
+//! Not here: what a unit needs and what fits (`room`).
 
 use std::cmp::{Ordering, Reverse};
 

@@ -1,5 +1,5 @@
-//! The staggered drain: where the LLMs that come back after an exclusive batch cannot load at the same time, GPUs leave the
-//! batch one by one before its end, so that the last load does not wait for all the others.
+//! The staggered drain: where the LLMs that come back after an exclusive batch cannot load at the same time, GPUs leave
+//! the batch one by one before its end, so that the last load does not wait for all the others.
 //!
 //! With one model, or as many loads at a time as there are models, nobody leaves early: `reload` does all there is to do.
 
@@ -12,8 +12,8 @@ use super::fill::boot_on;
 use crate::model_choice::{Choice, choose};
 
 /// The work in seconds that the GPUs of a batch do while their LLMs load one after the other: `groups` are the numbers
-/// of GPUs by model, `others` are GPUs that get none, `at_a_time` models load together in `load_s` seconds. For single GPUs
-/// of different models, one at a time, that is `load · m (m − 1) / 2`.
+/// of GPUs by model, `others` are GPUs that get none, `at_a_time` models load together in `load_s` seconds. For single
+/// GPUs of different models, one at a time, that is `load · m (m − 1) / 2`.
 #[expect(clippy::cast_precision_loss, reason = "counts of GPUs")]
 pub(super) fn work_while_loading(groups: &[usize], others: usize, at_a_time: usize, load_s: f64) -> f64 {
     let mut sizes = groups.to_vec();

@@ -1,4 +1,5 @@
-//! A spool, a brain and workers that do not exist: actions are answered at virtual times, laws are checked after each fact.
+//! A spool, a brain and workers that do not exist: actions are answered at virtual times, laws are checked after each
+//! fact.
 
 mod cards;
 mod hands;
