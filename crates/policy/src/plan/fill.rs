@@ -144,7 +144,8 @@ fn left_of<'w>(
     let (shape, count, since, task) = (stream.shape, stream.left, item.since, &*item.task);
     if shape.needs_several() {
         // What one GPU frees is not enough for it: what it waits for is kept for it as it ends.
-        return Left { shape, count: wide::llms_missing(draft, shape), since, task, chatbots: 0 };
+        let (count, chatbots) = (wide::llms_missing(draft, shape), u64::from(task.is_chatbot()));
+        return Left { shape, count, since, task, chatbots };
     }
     let chatbots = if goes_on { u64::from(task.is_chatbot()) } else { stream.chatbots(draft, row) };
     Left { shape, count, since, task, chatbots }

@@ -102,7 +102,7 @@ fn order(draft: &mut Draft<'_>, desks: &[usize], choice: &Choice) {
 }
 
 /// What a task of this shape has loaded with this desk as the first.
-fn choice_on(draft: &Draft<'_>, at: usize, shape: &Shape) -> Option<Choice> {
+pub(super) fn choice_on(draft: &Draft<'_>, at: usize, shape: &Shape) -> Option<Choice> {
     let (name, _) = draft.world.spanning_model(shape)?;
     choose(draft.world, draft.desks[at].gpu, draft.desks[at].worker, Some(name))
 }

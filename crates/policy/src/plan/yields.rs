@@ -15,6 +15,7 @@ use model::{Millis, Saying, TaskClass};
 
 use super::draft::{Desk, Draft};
 use super::fill::Left;
+use super::span;
 use crate::action::Action;
 use crate::forecast::{Pace, expected_end};
 use crate::model_choice::choose;
@@ -60,6 +61,10 @@ pub(super) fn make_way<'w>(draft: &mut Draft<'w>, left: &[Left<'w>]) {
     pass_the_lock(draft);
     let mut coming = places_that_come(draft);
     for left in left.iter().filter(|left| left.chatbots > 0) {
+        if left.shape.needs_several() {
+            make_way_on_all(draft, left);
+            continue;
+        }
         let mut need = left.chatbots;
         for (desk, places) in &mut coming {
             if draft.could_run(left, *desk) {
@@ -74,6 +79,34 @@ pub(super) fn make_way<'w>(draft: &mut Draft<'w>, left: &[Left<'w>]) {
                 give_way(draft, unit, left.task);
             }
             need = need.saturating_sub(places);
+        }
+    }
+}
+
+/// Lets what runs on all GPUs that are kept for a chatbot give way, where it needs several: all of it or nothing.
+fn make_way_on_all<'w>(draft: &mut Draft<'w>, left: &Left<'w>) {
+    let world = draft.world;
+    let is_his = draft.reserved.as_ref().is_some_and(|kept| kept.item.task.task_id == left.task.task_id);
+    let kept: Vec<usize> = (0..draft.desks.len()).filter(|at| is_his && draft.desks[*at].reserved).collect();
+    let choice = kept.first().and_then(|at| span::choice_on(draft, *at, left.shape));
+    let boot = choice.map_or(Millis::ZERO, |choice| {
+        TO_UNLOAD + world.memory.llm_boot(&world.config, &choice.preset, &choice.model).p50
+    });
+    let (mut by_itself, mut ways) = (draft.now, Vec::new());
+    for at in kept {
+        // An LLM makes room by a rule of its own.
+        if draft.desks[at].load == 0 || draft.desks[at].llm.is_some() {
+            continue;
+        }
+        let worker = draft.desks[at].worker;
+        let (Some(end), Some(way)) = (last_end(draft, worker), all_of(draft, at, boot)) else { return };
+        by_itself = by_itself.max(end + boot);
+        ways.push(way);
+    }
+    let at = ways.iter().map(|way| way.at).max();
+    if at.is_some_and(|at| is_worth(draft, at, by_itself)) {
+        for unit in ways.iter().flat_map(|way| &way.units) {
+            give_way(draft, unit, left.task);
         }
     }
 }

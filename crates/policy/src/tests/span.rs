@@ -3,7 +3,7 @@
 use model::config::{Auto, GpuRole, ModelEntry};
 use model::gpu::Reading;
 use model::task::GpuRequirement;
-use model::{Config, GpuMode, GpuState, GpuUuid, Saying};
+use model::{Config, GpuMode, GpuState, GpuUuid, Millis, Saying};
 
 use super::make::{Drop, QWEN_7B, QWEN_14B, config, one_at_a_time, prompt, script, whisper};
 use super::rig::{Rig, id};
@@ -217,4 +217,17 @@ fn a_load_that_fails_is_tried_again_later_and_the_other_gpu_is_not_lost_over_it(
     assert_eq!(rig.boots(), 3);
     let swaps = rig.count(|action| matches!(action, Action::Say(Saying::Swaps { .. })));
     assert_eq!((swaps, states(&rig)), (0, vec![GpuState::LlmReady; 2]));
+}
+
+#[test]
+fn what_runs_on_all_its_gpus_gives_way_to_a_chatbot_that_needs_it() {
+    let mut rig = rig(one_at_a_time(spread()), [24_576, 24_576]);
+    rig.boundary = Some(2_000);
+    rig.drop_tasks([whisper("v").media(6_000.0), whisper("w").media(6_000.0)]).run_for(5_000);
+    assert_eq!(states(&rig), [GpuState::ScriptBusy; 2]);
+    let asked = rig.now;
+    rig.drop_task(big("a").of_type("chatbot")).run_until_ended("a");
+    assert!(rig.now - asked < Millis(15_000), "{}", rig.now - asked);
+    rig.run_until_rest();
+    assert!(rig.is_complete("v") && rig.is_complete("w"));
 }
