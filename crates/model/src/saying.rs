@@ -71,6 +71,18 @@ pub enum Saying {
     #[error("GPU {gpu}: {model} makes room for {wanted}, which {task} waits for since {waited_s:.0} s")]
     Swaps { gpu: String, model: String, wanted: String, task: TaskId, waited_s: f64 },
     #[error(
+        "GPU {gpu}: {model} makes room for exclusive batch {batch}, which has {items} items that wait for a GPU"
+    )]
+    MakesRoomForBatch { gpu: String, model: String, batch: BatchId, items: u64 },
+    #[error(
+        "GPU {gpu}: {requests} running requests of {model} are taken back and start again later, because exclusive batch {batch} has waited {drain_s:.0} s for their end"
+    )]
+    TakesBack { gpu: String, model: String, batch: BatchId, requests: u64, drain_s: f64 },
+    #[error("GPU {gpu}: {model} goes, because GPU {lost}, over which it is spread, is lost")]
+    LosesGpu { gpu: String, model: String, lost: String },
+    #[error("GPU {gpu}: the load of {model} is given up, as it is not ready after {after_s:.0} s")]
+    GivesUpBoot { gpu: String, model: String, after_s: f64 },
+    #[error(
         "GPU {gpu}: {model} is loaded ahead of demand: {per_hour:.1} requests are usual in the hour that begins at {hour}:00"
     )]
     Prewarms { gpu: String, model: String, hour: u8, per_hour: f64 },
@@ -104,6 +116,8 @@ impl Saying {
             Self::RamLow { .. }
                 | Self::RamWaitOver { .. }
                 | Self::OverItsNeed { .. }
+                | Self::LosesGpu { .. }
+                | Self::GivesUpBoot { .. }
                 | Self::Refused { .. }
                 | Self::CannotStart { .. }
         )
@@ -141,6 +155,10 @@ impl Saying {
             | Self::Yields { gpu, .. }
             | Self::Evicts { gpu, .. }
             | Self::Swaps { gpu, .. }
+            | Self::MakesRoomForBatch { gpu, .. }
+            | Self::TakesBack { gpu, .. }
+            | Self::LosesGpu { gpu, .. }
+            | Self::GivesUpBoot { gpu, .. }
             | Self::Prewarms { gpu, .. }
             | Self::ScalesUp { gpu, .. } => Some(gpu),
             _ => None,
@@ -151,5 +169,39 @@ impl Saying {
     #[must_use]
     pub fn line(&self) -> String {
         format!("{}: {self}", if self.is_warning() { "WARN" } else { "INFO" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Saying;
+    use crate::id::BatchId;
+
+    #[test]
+    fn an_llm_that_goes_is_one_line_with_its_numbers_about_its_gpu() {
+        let (gpu, model) = (|| "1".to_owned(), || "qwen2.5:14b".to_owned());
+        let batch = || BatchId::new("talks").unwrap();
+        let table = [
+            (
+                Saying::MakesRoomForBatch { gpu: gpu(), model: model(), batch: batch(), items: 40 },
+                "INFO: GPU 1: qwen2.5:14b makes room for exclusive batch talks, which has 40 items that wait for a GPU",
+            ),
+            (
+                Saying::TakesBack { gpu: gpu(), model: model(), batch: batch(), requests: 2, drain_s: 120.4 },
+                "INFO: GPU 1: 2 running requests of qwen2.5:14b are taken back and start again later, because exclusive batch talks has waited 120 s for their end",
+            ),
+            (
+                Saying::LosesGpu { gpu: gpu(), model: model(), lost: "2".into() },
+                "WARN: GPU 1: qwen2.5:14b goes, because GPU 2, over which it is spread, is lost",
+            ),
+            (
+                Saying::GivesUpBoot { gpu: gpu(), model: model(), after_s: 305.0 },
+                "WARN: GPU 1: the load of qwen2.5:14b is given up, as it is not ready after 305 s",
+            ),
+        ];
+        for (saying, line) in table {
+            assert_eq!(saying.line(), line);
+            assert_eq!(saying.gpu(), Some("1"));
+        }
     }
 }
