@@ -88,6 +88,9 @@ fn what_the_journal_recorded_can_be_done_again_as_often_as_one_likes() {
     rig.start();
     work(&mut rig);
     rig.drop_task("script", 5, "mute", &transcription(&rig, "mute", "broken"));
+    let mut pair = transcription(&rig, "pair", "words");
+    pair["gpus"] = json!(2);
+    rig.drop_task("script", 3, "pair", &pair);
     rig.drop_task("llm", 3, "chat", &json!({"prompt": "hello", "job_type": "chatbot"}));
     let folder = rig.path("talks");
     std::fs::create_dir_all(&folder).unwrap();
@@ -97,12 +100,13 @@ fn what_the_journal_recorded_can_be_done_again_as_often_as_one_likes() {
     let words = ["transcribe", folder.to_str().unwrap(), "--script", "transcriber", "--wait"];
     let batch = rig.run("submit_batch", words);
     assert!(batch.status.success(), "{batch:?}");
-    rig.run_until("all has ended", |rig| rig.ended("complete") == 9 && rig.ended("failed") == 1);
+    rig.run_until("all has ended", |rig| rig.ended("complete") == 10 && rig.ended("failed") == 1);
     leave(&mut rig);
 
     // The days lie one after the other, should midnight have come between.
     let days = rig.names("journal").into_iter().map(|day| rig.spool().join("journal").join(day));
     let journal: String = days.map(|day| std::fs::read_to_string(day).unwrap()).collect();
+    assert!(journal.contains(r#""gpus":2"#), "what a task needs is recorded: {journal}");
     std::fs::write(rig.path("recorded.jsonl"), journal).unwrap();
     let replay = |name: &str| {
         let (recorded, drawn) = (rig.path("recorded.jsonl"), rig.path(name));
@@ -125,7 +129,7 @@ fn what_the_journal_recorded_can_be_done_again_as_often_as_one_likes() {
     let ours = &told["policies"][0];
     assert_eq!((&ours["policy"], &ours["broken"]), (&json!("ours"), &json!([])), "{ours}");
     let numbers = &ours["numbers"];
-    assert_eq!((&numbers["tasks"], &numbers["complete"]), (&json!(10.0), &json!(10.0)), "{ours}");
+    assert_eq!((&numbers["tasks"], &numbers["complete"]), (&json!(11.0), &json!(11.0)), "{ours}");
     let tasks = rig.names("tasks/complete").into_iter().chain(rig.names("tasks/failed"));
     for task in tasks.filter_map(|name| Some(name.strip_suffix(".json")?.to_owned())) {
         assert!(drawn.contains(&task), "{task} does not come again");

@@ -13,7 +13,7 @@ pub(crate) fn task(task: &Task) -> Value {
         Work::Llm(work) => (None, work.model.clone()),
         Work::Script(work) => (Some(work.script.to_string()), work.model.clone()),
     };
-    json!({
+    let mut told = json!({
         "class": task.class(),
         "job_type": task.job_type,
         "priority": task.priority,
@@ -25,7 +25,16 @@ pub(crate) fn task(task: &Task) -> Value {
         "cpu": task.gpu == GpuRequirement::None,
         "batch_id": task.batch_id,
         "created_at": task.created_at,
-    })
+    });
+    if task.needs.gpus > 1 {
+        told["gpus"] = task.needs.gpus.into();
+    }
+    match &task.gpu {
+        GpuRequirement::Any | GpuRequirement::None => {}
+        GpuRequirement::Key(key) => told["gpu_requirement"] = key.as_str().into(),
+        GpuRequirement::Uuid(uuid) => told["gpu_requirement"] = uuid.as_str().into(),
+    }
+    told
 }
 
 /// How a batch wants the GPUs, in the line of its acceptance.

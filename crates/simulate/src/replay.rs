@@ -2,21 +2,26 @@
 //!
 //! | line | what is taken from it |
 //! |---|---|
-//! | `start` of a first attempt | the task: class, job type, priority, script, model, media, batch; when it was made |
+//! | `start` of a first attempt | the task: class, job type, priority, script, model, media, batch, which GPU and how many; when it was made |
 //! | `end` | how long its last run took, or since its last start where that is not said |
 //! | `batch` | how a batch wanted the GPUs |
 //!
-//! Lines of other kinds are passed over, a torn one is counted. What never started is not in a journal.
+//! Lines of other kinds are passed over, a torn one is counted. What never started is not in a journal. Not here: how long
+//! engines take to load, which no journal says (`boots`).
+
+mod boots;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::task::Work;
-use model::{BatchId, GpuMode, Millis, Priority, Timestamp};
+use model::task::{GpuRequirement, Work};
+use model::{BatchId, GpuMode, GpuUuid, Millis, Priority, Task, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::people::{Arrival, Job, Wish};
 use crate::scenario::WorkSpec;
+
+pub use boots::Widened;
 
 /// What a journal holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -42,6 +47,40 @@ impl Recorded {
             Work::Script(_) => None,
         })
         .collect()
+    }
+
+    /// Lets tasks run on any GPU that ask for one which is not among so many invented ones: one of a higher number, or one
+    /// by its uuid. How many.
+    pub fn move_to(&mut self, gpus: usize) -> usize {
+        let is_here = |wanted: &GpuRequirement| match wanted {
+            GpuRequirement::Any | GpuRequirement::None => true,
+            GpuRequirement::Key(key) => key.parse().is_ok_and(|number: usize| number < gpus),
+            GpuRequirement::Uuid(_) => false,
+        };
+        let mut moved = 0;
+        for task in self.tasks_mut().filter(|task| !is_here(&task.gpu)) {
+            task.gpu = GpuRequirement::Any;
+            moved += 1;
+        }
+        moved
+    }
+
+    /// The most GPUs that one task needs at once.
+    #[must_use]
+    pub fn widest(&self) -> u32 {
+        let jobs = self.arrivals.iter().flat_map(|arrival| match &arrival.what {
+            Wish::Task(job) => std::slice::from_ref(&**job),
+            Wish::Batch { items, .. } => items,
+        });
+        jobs.map(|job| job.task.needs.gpus).max().unwrap_or(1)
+    }
+
+    fn tasks_mut(&mut self) -> impl Iterator<Item = &mut Task> {
+        let jobs = self.arrivals.iter_mut().flat_map(|arrival| match &mut arrival.what {
+            Wish::Task(job) => std::slice::from_mut(&mut **job),
+            Wish::Batch { items, .. } => items,
+        });
+        jobs.map(|job| &mut job.task)
     }
 }
 
@@ -89,6 +128,12 @@ struct Told {
     vram_mib: Option<u64>,
     #[serde(default)]
     cpu: bool,
+    /// More than one; earlier journals do not say it.
+    #[serde(default)]
+    gpus: Option<u32>,
+    /// A GPU's number or uuid.
+    #[serde(default)]
+    gpu_requirement: Option<String>,
     #[serde(default)]
     batch_id: Option<BatchId>,
     #[serde(default)]
@@ -223,6 +268,14 @@ fn job(name: &str, seen: &Seen, ran_s: f64) -> Option<Job> {
     task.media_s = told.media_s;
     task.estimated_duration_sec = told.estimated_s;
     task.needs.vram_mib = told.vram_mib;
+    task.needs.gpus = told.gpus.unwrap_or(1).max(1);
+    if let Some(wanted) = told.gpu_requirement.as_deref().filter(|_| !told.cpu) {
+        let is_number = wanted.bytes().all(|b| b.is_ascii_digit());
+        task.gpu = match is_number {
+            true => GpuRequirement::Key(wanted.to_owned()),
+            false => GpuRequirement::Uuid(GpuUuid::new(wanted).ok()?),
+        };
+    }
     task.batch_id.clone_from(&told.batch_id);
     Some(job)
 }
@@ -263,6 +316,29 @@ mod tests {
         // Its end is not told: it runs as long as others of its kind.
         let Wish::Task(open) = &recorded.arrivals[2].what else { panic!("a task") };
         assert_eq!(open.run, Millis(40_000));
+    }
+
+    #[test]
+    fn a_task_of_several_gpus_and_of_a_certain_one_comes_as_such() {
+        let line = |id: &str, more: &str| {
+            format!(
+                r#"{{"at":"2026-01-31T10:00:05Z","what":"start","about":{{"task_id":"{id}","task":{{"class":"script","job_type":"t","priority":3,"script":"s"{more}}}}}}}"#
+            )
+        };
+        let journal = [
+            line("a", r#","gpus":2"#),
+            line("b", r#","gpu_requirement":"1""#),
+            line("c", r#","gpu_requirement":"5""#),
+            line("d", r#","gpu_requirement":"GPU-1""#),
+            line("e", ""),
+        ];
+        let mut recorded = read(&journal.join("\n")).unwrap();
+        assert_eq!((recorded.torn, recorded.widest()), (0, 2));
+        assert_eq!(recorded.tasks_mut().map(|task| task.needs.gpus).collect::<Vec<_>>(), [2, 1, 1, 1, 1]);
+        assert_eq!(recorded.move_to(2), 2, "GPU 5 and one of a uuid are not invented");
+        let wanted: Vec<GpuRequirement> = recorded.tasks_mut().map(|task| task.gpu.clone()).collect();
+        let any = GpuRequirement::Any;
+        assert_eq!(wanted, [any.clone(), GpuRequirement::Key("1".into()), any.clone(), any.clone(), any]);
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub struct Scenario {
     pub measured: bool,
     /// Settings that differ from the base, in the shape of `config.json`.
     pub config: Value,
+    /// Whether those are all of its settings, as of a real machine; else they are laid over what scenarios have in common.
+    pub whole_config: bool,
     /// How long engines take.
     pub engines: Engines,
     /// Who wants what.
@@ -55,6 +57,7 @@ impl Default for Scenario {
             gpus: vec![GpuSpec::default()],
             measured: true,
             config: Value::Object(serde_json::Map::new()),
+            whole_config: false,
             engines: Engines::default(),
             people: Vec::new(),
             faults: Faults::default(),

@@ -1,10 +1,12 @@
 //! `gpuspool simulate`: the real mind over invented GPUs, engines, people and faults.
 //!
-//! Not here: the simulation (`simulate`), and any spool: nothing is read of one, nothing is written to one.
+//! Not here: the simulation (`simulate`). Of a spool nothing is read but the journal that is done again, and what was learned
+//! beside it; nothing is written to one.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use model::learned::Learned;
 use serde_json::json;
 use simulate::storm::{self, Storm};
 use simulate::{Mind, Outcome, Scenario, Sim, gantt, replay, scenario, table};
@@ -67,19 +69,21 @@ pub(crate) fn run(options: &Options, asked: &GpuSpool, console: &mut Console<'_>
     }
     if let Some(path) = asked.config.as_deref().or_else(|| own_settings(options)) {
         scenario.config = settings(path)?;
-    }
-    if options.scenario.is_none() {
-        scenario.boot_as_the_settings_say().map_err(|error| bad(&error))?;
+        scenario.whole_config = options.scenario.is_none();
     }
     let recorded =
         options.replay.as_deref().map(|path| recorded(path, &mut scenario, console)).transpose()?;
+    let mut learned = Learned::default();
+    if recorded.is_some() {
+        learned = boots(options, &mut scenario, console)?;
+    }
     let mut outcomes = Vec::new();
     for mind in minds {
         let sim = match &recorded {
             Some(recorded) => Sim::with_arrivals(scenario.clone(), recorded.arrivals.clone(), mind),
             None => Sim::new(scenario.clone(), mind),
         };
-        outcomes.push(sim.map_err(|error| bad(&error))?.run());
+        outcomes.push(sim.map_err(|error| bad(&error))?.knowing(learned.clone()).run());
     }
     if let Some(path) = &options.svg {
         std::fs::write(path, gantt::svg(&scenario, &outcomes)).map_err(|error| {
@@ -161,7 +165,7 @@ fn recorded(
     let text = std::fs::read_to_string(path).map_err(|error| {
         Failure::new(exit::NO_INPUT, format!("cannot read the journal `{shown}`: {error}"))
     })?;
-    let recorded =
+    let mut recorded =
         replay::read(&text).map_err(|error| Failure::new(exit::DATA, format!("`{shown}`: {error}")))?;
     let last = recorded.arrivals.last().map(|arrival| arrival.at.as_secs_f64()).unwrap_or_default();
     scenario.duration_s = last + 1.0;
@@ -174,6 +178,18 @@ fn recorded(
         let open = count(recorded.unended, "task");
         console.note(&format!("warning: {open} had not ended: taken to run as long as others of their kind"));
     }
+    let (gpus, moved) = (scenario.gpus.len(), recorded.move_to(scenario.gpus.len()));
+    if moved > 0 {
+        let tasks = count(moved, "task");
+        console
+            .note(&format!("warning: {tasks} asked for a GPU that is not invented here: run on any of them"));
+    }
+    if recorded.widest() as usize > gpus {
+        let most = recorded.widest();
+        console.note(&format!(
+            "warning: a task needs {most} GPUs, and {gpus} are invented here: it never starts; `--scenario` gives others"
+        ));
+    }
     let config = scenario.settings().map_err(|error| bad(&error))?;
     let unknown: Vec<&str> =
         recorded.models().into_iter().filter(|name| !config.models.contains_key(*name)).collect();
@@ -184,6 +200,42 @@ fn recorded(
         ));
     }
     Ok(recorded)
+}
+
+/// LLMs load as long as they did where the journal was written, if that is known, else as its settings say; a scenario has
+/// times of its own. What the mind knows of it from the beginning, as that of the machine did.
+fn boots(options: &Options, scenario: &mut Scenario, console: &mut Console<'_>) -> Result<Learned, Failure> {
+    let mut known = Learned::default();
+    if options.scenario.is_none() {
+        scenario.boot_as_the_settings_say().map_err(|error| bad(&error))?;
+        if let Some(learned) = options.replay.as_deref().and_then(|path| learned_beside(path, console)) {
+            scenario.boot_as_measured(&learned);
+            known.boot_ms = learned.boot_ms;
+        }
+    }
+    for widened in scenario.let_boots_end().map_err(|error| bad(&error))? {
+        let replay::Widened { engine, stated_s, load_s, limit_s } = widened;
+        console.note(&format!(
+            "warning: `engines.{engine}.boot_timeout_s` is {stated_s} s, and an LLM loads in {load_s} s here, so that it is \
+             taken to be {limit_s} s"
+        ));
+    }
+    Ok(known)
+}
+
+/// What the spool of a journal has learned.
+fn learned_beside(journal: &Path, console: &mut Console<'_>) -> Option<Learned> {
+    let journal = std::path::absolute(journal).ok()?;
+    let path = journal.parent()?.parent()?.join("brain").join("learned.json");
+    let text = std::fs::read(&path).ok()?;
+    let read = serde_json::from_slice(&text);
+    if let Err(error) = &read {
+        let path = path.display();
+        console.note(&format!(
+            "warning: loads take as long as the settings say: `{path}` cannot be read: {error}"
+        ));
+    }
+    read.ok()
 }
 
 fn faults(options: &Options, console: &mut Console<'_>) -> Result<u8, Failure> {

@@ -75,13 +75,13 @@ impl Scenario {
         Ok(scenario)
     }
 
-    /// The configuration: the base of all scenarios, and what this one says otherwise.
+    /// The configuration: the base of all scenarios, and what this one says otherwise, or that alone.
     ///
     /// # Errors
     /// When what it says is no configuration.
     pub fn settings(&self) -> Result<Config, ScenarioError> {
         let wrong = |fault| ScenarioError::Settings { name: self.name.clone(), fault: Box::new(fault) };
-        let mut value = base();
+        let mut value = if self.whole_config { serde_json::json!({}) } else { base() };
         merge(&mut value, &self.config);
         let bytes = serde_json::to_vec(&value).unwrap_or_default();
         let read = Config::parse(&bytes, Path::new("/simulated")).map_err(wrong)?;

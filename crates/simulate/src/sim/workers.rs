@@ -197,9 +197,13 @@ impl Sim {
         }
     }
 
-    /// Every model, by the engine that the settings name for it, else by one that all workers here have.
+    /// Every model, by the engine that the settings name for it, else by one that all workers here have; the demonstration
+    /// model where the settings have none.
     fn can(&self) -> model::link::Can {
-        let models: Vec<String> = self.config.models.keys().cloned().collect();
+        let mut models: Vec<String> = self.config.models.keys().cloned().collect();
+        if models.is_empty() {
+            models.push(model::config::DEMO_MODEL.to_owned());
+        }
         let of_models = self.config.models.values().filter_map(|entry| entry.engine.as_deref());
         let named: BTreeSet<&str> = of_models.chain([self.config.engine.as_str()]).collect();
         let named = named.into_iter().filter(|engine| !["auto", COMMON_ENGINE].contains(engine));
