@@ -247,6 +247,11 @@ pub const LAWS: &[Law] = &[
         Check::Rest(rest::no_idle_gpu),
     ),
     law(
+        "I20 no half LLM",
+        "an LLM that has lost one of its GPUs gives the others back",
+        Check::Rest(rest::no_half_llm),
+    ),
+    law(
         "I20 no idle LLM",
         "no ready LLM stands idle while a request waits that it could serve",
         Check::Rest(rest::no_idle_llm),

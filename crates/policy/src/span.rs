@@ -12,6 +12,7 @@ use model::{GpuUuid, Millis, WorkerId};
 
 use crate::gpu::Gpu;
 use crate::model_choice::preset_of;
+use crate::place;
 use crate::shape::{Shape, What};
 use crate::worker::Worker;
 use crate::world::World;
@@ -92,8 +93,18 @@ impl World {
     /// Whether a GPU could be one of those that a task needs: as one of its own, or for a share of its LLM.
     pub(crate) fn could_be_one_for(&self, gpu: &Gpu, shape: &Shape) -> bool {
         match self.spanning_model(shape) {
-            Some((name, entry)) => self.spreads_to(gpu, name, entry),
+            Some((name, entry)) => self.spreads_to(gpu, name, entry) && place::can_hold(shape, &gpu.facts),
             None => self.takes_scripts(gpu) && gpu.could_be_one_for(shape),
         }
+    }
+
+    /// Whether a task may be served by the LLM of this GPU as far as its wish and its needs go: one of several GPUs has to
+    /// be the one that it names.
+    pub(crate) fn llm_is_for(&self, shape: &Shape, gpu: &Gpu) -> bool {
+        let lead = self.llm_worker(gpu).filter(|lead| !lead.beside().is_empty());
+        let Some(lead) = lead else { return place::fits(shape, &gpu.facts) };
+        let mut all = self.gpus_of_llm(lead);
+        let holds = self.gpus_of_llm(lead).all(|gpu| place::can_hold(shape, &gpu.facts));
+        holds && all.any(|gpu| place::is_wanted(shape, &gpu.facts))
     }
 }

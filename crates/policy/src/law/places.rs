@@ -25,7 +25,10 @@ pub(super) fn can_run(step: &Step<'_>, found: &mut Found) {
             found.push(format!("{action:?}, and that worker obeys no more"));
         }
         if let Some(gpu) = world.gpu_of(worker) {
-            if !gpu.is_usable() {
+            // Its other GPUs are freed by it.
+            let frees_others =
+                matches!(action, Action::Engine { engine: None, .. }) && !to.beside().is_empty();
+            if !gpu.is_usable() && !frees_others {
                 found.push(format!("{action:?}, and GPU {} is {:?}", gpu.key(), gpu.health));
             }
             if gpu.worker.as_ref() != Some(worker) {
@@ -43,13 +46,21 @@ pub(super) fn can_run(step: &Step<'_>, found: &mut Found) {
     }
     match world.gpu_of(start.worker) {
         None if !shape.in_cpu_lane() => found.push(format!("{} starts in the CPU lane", start.task.task_id)),
-        Some(gpu) if shape.in_cpu_lane() || !place::fits(shape, &gpu.facts) => {
+        Some(gpu) if shape.in_cpu_lane() || !fits_on(world, shape, gpu) => {
             found.push(format!("{} starts on GPU {}, where it does not fit", start.task.task_id, gpu.key()));
         }
         Some(gpu) if shape.host().is_some() && is_pinned(world, gpu) => {
             found.push(format!("{} starts on GPU {}, which takes no scripts", start.task.task_id, gpu.key()));
         }
         _ => {}
+    }
+}
+
+/// Whether it may run there: by the LLM of that GPU, which may have others as well, or on the GPU itself.
+fn fits_on(world: &World, shape: &Shape, gpu: &Gpu) -> bool {
+    match shape.what {
+        What::Llm(_) => world.llm_is_for(shape, gpu),
+        What::Script(_) => place::fits(shape, &gpu.facts),
     }
 }
 

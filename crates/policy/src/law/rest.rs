@@ -60,8 +60,7 @@ fn able<'w>(pause: &Pause<'w>) -> impl Iterator<Item = (&'w Gpu, &'w Worker)> {
     able.filter(move |(gpu, worker)| {
         let kept = gpu.kept_for.as_ref().is_some_and(|kept| kept.until > now);
         let rests = worker.again_at.is_some_and(|time| time > now);
-        let uuid = &gpu.facts.uuid;
-        let covered = world.covered.contains_key(uuid) || world.spans.contains_key(uuid);
+        let covered = world.covered.contains_key(&gpu.facts.uuid);
         worker.serves() && !rests && !kept && !covered && worker.claims.is_empty()
     })
 }
@@ -158,6 +157,18 @@ pub(super) fn no_idle_llm(pause: &Pause<'_>, found: &mut Found) {
                 gpu.key(),
                 line.len()
             ));
+        }
+    }
+}
+
+/// I20: what a lost GPU leaves of an LLM over several does not keep the others.
+pub(super) fn no_half_llm(pause: &Pause<'_>, found: &mut Found) {
+    let world = pause.world;
+    for (gpu, lead) in world.spans.iter().filter_map(|(gpu, lead)| Some((gpu, world.workers.get(lead)?))) {
+        let is_whole = world.gpus_of_llm(lead).all(Gpu::is_usable);
+        let rests = lead.again_at.is_some_and(|time| time > pause.now) || lead.load() > 0;
+        if lead.engine.is_some() && lead.serves() && !is_whole && !rests && world.down.is_none() {
+            found.push(format!("GPU {gpu} is held by an LLM of {} that has lost a GPU", lead.id));
         }
     }
 }

@@ -105,7 +105,7 @@ fn is_right(draft: &Draft<'_>, at: usize, item: &Queued) -> bool {
         .llm
         .as_ref()
         .is_some_and(|llm| llm.leads && wanted.as_ref().is_none_or(|name| name == llm.model));
-    right && place::fits(&item.shape, &desk.gpu.facts)
+    right && draft.world.llm_is_for(&item.shape, desk.gpu)
 }
 
 /// Takes one GPU out of the batch: the one that will serve soonest. Says so.

@@ -176,7 +176,7 @@ fn serving(draft: &Draft<'_>, shape: &Shape, wanted: Option<&str>) -> Vec<usize>
     let serves = |at: &usize| {
         let desk = &draft.desks[*at];
         let right = desk.serves().is_some_and(|(_, model, _)| wanted.is_none_or(|name| name == model));
-        right && place::fits(shape, &desk.gpu.facts)
+        right && draft.world.llm_is_for(shape, desk.gpu)
     };
     (0..draft.desks.len()).filter(serves).collect()
 }

@@ -3,15 +3,19 @@
 //! A task that waits for one has GPUs kept for it like a task that needs several for itself (`wide`); what roles and
 //! batches bring back is loaded when as many GPUs are idle as it takes. Not here: one that is loaded (`crate::span`).
 
-use model::{GpuUuid, Millis, Saying};
+use std::collections::BTreeSet;
+
+use model::{GpuUuid, Millis, Saying, WorkerId};
 
 use super::draft::{Desk, Draft};
 use super::evict::reserve;
 use super::fill::boot_on;
 use super::wide::emptiness;
+use crate::action::Action;
 use crate::model_choice::{Choice, choose};
 use crate::queue::Queued;
 use crate::shape::Shape;
+use crate::unit::Unit;
 
 impl Draft<'_> {
     /// Nothing new is placed on a desk, nor on the others of its LLM.
@@ -139,8 +143,7 @@ pub(super) fn make_room(draft: &mut Draft<'_>, item: &Queued) {
         let desk = &draft.desks[at];
         let Some(llm) = desk.llm.as_ref().filter(|llm| llm.ready && !desk.taken) else { continue };
         let (gpu, model) = (desk.gpu.key(), llm.model.to_owned());
-        let settled_at = draft.world.settled_at(desk.gpu, llm.worker, draft.now);
-        if !draft.is_time(settled_at) {
+        if !draft.is_time(draft.settled_at(at)) {
             continue;
         }
         if draft.desks[at].load > 0 {
@@ -159,19 +162,27 @@ pub(super) fn make_room(draft: &mut Draft<'_>, item: &Queued) {
     }
 }
 
-/// An LLM one of whose GPUs cannot be used any more goes when its requests have ended.
+/// An LLM one of whose GPUs cannot be used any more goes, as soon as what it runs has been taken back (`stop`): its other
+/// GPUs are of use without it.
 pub(super) fn mind_lost_gpus(draft: &mut Draft<'_>) {
     let world = draft.world;
-    for at in 0..draft.desks.len() {
-        let desk = &draft.desks[at];
-        let is_lead = desk.llm.as_ref().is_some_and(|llm| llm.worker.id == desk.worker.id);
-        if !is_lead || desk.taken || world.gpus_of_llm(desk.worker).all(crate::gpu::Gpu::is_usable) {
+    let leads: BTreeSet<&WorkerId> = world.spans.values().collect();
+    for lead in leads.into_iter().filter_map(|id| world.workers.get(id)) {
+        let lost: Vec<&GpuUuid> =
+            world.gpus_of_llm(lead).filter(|gpu| !gpu.is_usable()).map(|gpu| &gpu.facts.uuid).collect();
+        let Some(order) = lead.engine.as_ref().filter(|_| !lost.is_empty() && lead.serves()) else {
+            continue;
+        };
+        for desk in draft.desks.iter_mut() {
+            desk.taken |= desk.llm.as_ref().is_some_and(|llm| llm.worker.id == lead.id);
+        }
+        let rests = lead.again_at.is_some_and(|time| !draft.is_time(time));
+        if rests || world.units_on(lead).any(Unit::is_live) || !lead.claims.is_empty() {
             continue;
         }
-        if desk.load > 0 {
-            draft.take(at);
-        } else {
-            draft.order_engine(at, None);
-        }
+        let gpu = lead.gpu.as_ref().map(|uuid| world.keys_of([uuid])).unwrap_or_default();
+        let (model, lost) = (order.model.clone(), world.keys_of(lost));
+        draft.say(Saying::LosesGpu { gpu, model, lost });
+        draft.act(Action::Engine { worker: lead.id.clone(), engine: None });
     }
 }

@@ -1,7 +1,7 @@
 //! What runs and should not: cancelled, past its time limit, superfluous, or in the way of going down.
 
 use model::link::StopWhy;
-use model::{Millis, TaskClass};
+use model::{GpuUuid, Millis, TaskClass};
 
 use super::draft::Draft;
 use crate::unit::{Phase, Unit};
@@ -65,9 +65,17 @@ fn waits_for_nothing(world: &World, unit: &Unit) -> bool {
     unit.phase == Phase::Ordered && unit.class() == TaskClass::Llm && !has_engine
 }
 
-/// Whether one of several GPUs it has is not to be used any more.
+/// Whether one of several GPUs that it has, or that its LLM has, is not to be used any more.
 fn has_lost_a_gpu(world: &World, unit: &Unit) -> bool {
-    unit.beside.iter().any(|uuid| world.gpus.get(uuid).is_some_and(|gpu| !gpu.is_usable()))
+    let is_lost = |uuid: &GpuUuid| world.gpus.get(uuid).is_some_and(|gpu| !gpu.is_usable());
+    let of_llm = || {
+        let lead = world.workers.get(&unit.worker).filter(|_| unit.class() == TaskClass::Llm);
+        lead.is_some_and(|lead| {
+            let beside = lead.beside();
+            !beside.is_empty() && lead.gpu.iter().chain(&beside).any(is_lost)
+        })
+    };
+    unit.beside.iter().any(is_lost) || of_llm()
 }
 
 /// When units are stopped that still run while the machine is being freed.

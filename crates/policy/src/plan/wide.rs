@@ -176,8 +176,11 @@ pub(super) fn place<'w>(
     item: &'w Queued,
 ) -> Placed {
     let world = draft.world;
-    let able: Vec<usize> =
-        (0..draft.desks.len()).filter(|at| is_able(world, &draft.desks[*at], &item.shape)).collect();
+    // One that is loaded already serves where it is.
+    let model = world.spanning_model(&item.shape).map(|(name, _)| name);
+    let has_it = |desk: &Desk<'_>| model.is_some() && desk.llm.as_ref().map(|llm| llm.model) == model;
+    let able = |desk: &Desk<'_>| is_able(world, desk, &item.shape) && !has_it(desk);
+    let able: Vec<usize> = (0..draft.desks.len()).filter(|at| able(&draft.desks[*at])).collect();
     span::mind_failures(draft, &able, &item.shape);
     let empty = able.iter().copied().filter(|at| {
         let desk = &draft.desks[*at];

@@ -331,6 +331,15 @@ fn change(law: &'static str, rig: Rig, change: impl Fn(&mut World) + 'static) ->
     })
 }
 
+/// An LLM that is loaded on two GPUs.
+fn spread() -> Rig {
+    let mut config = config();
+    config.models.get_mut(QWEN_7B).expect("there").gpus = Some(2);
+    let mut rig = Rig::with(config).gpus([24_576; 2]);
+    rig.drop_task(prompt("a").with_model(QWEN_7B)).run_until_ended("a");
+    rig
+}
+
 fn of_changes_and_rest() -> Vec<Case> {
     let script_waits = || waiting(idle(), [script("s", "embed")]);
     vec![
@@ -347,6 +356,9 @@ fn of_changes_and_rest() -> Vec<Case> {
         rest("I20 no idle GPU", script_waits(), |_, _| ()),
         rest("I20 no idle GPU", waiting(idle(), [prompt("p")]), |_, _| ()),
         rest("I20 no idle LLM", waiting(ready(), [prompt("p")]), |_, _| ()),
+        rest("I20 no half LLM", spread(), |world, _| {
+            world.gpus.values_mut().next().expect("a GPU").health = Health::Lost;
+        }),
         rest("I7 each GPU its worker", idle(), |world, _| {
             world.workers.retain(|_, worker| worker.gpu.is_none());
         }),

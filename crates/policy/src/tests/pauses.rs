@@ -1,6 +1,6 @@
 //! A batch that somebody pauses: nothing more of it starts, an exclusive one gives the GPUs back, and it loses nothing.
 
-use model::{GpuMode, GpuState, Mode, Reason};
+use model::{FailureClass, GpuMode, GpuState, Mode, Reason};
 
 use super::make::{prompt, whisper};
 use super::rig::{Rig, id};
@@ -77,4 +77,19 @@ fn a_pause_outlives_the_brain() {
     assert!(started <= 2 && rig.picture().mode == Mode::Normal);
     rig.restart_brain().pause("b", false).run_until_rest();
     assert!((0..4).all(|n| rig.is_complete(&format!("b.{n}"))));
+}
+
+#[test]
+fn a_paused_item_whose_back_off_is_over_waits_on() {
+    let mut rig = Rig::new().gpus([ONE_SLOT]);
+    rig.outcomes.insert("b.0".into(), [Some(FailureClass::Crash), Some(FailureClass::Crash)].into());
+    rig.drop_batch("b", GpuMode::Shared, &[10.0]);
+    rig.run_until("its second crash", |rig| rig.outcomes.get("b.0").is_none_or(|left| left.is_empty()));
+    rig.run_for(2_000).pause("b", true);
+    let starts = rig.starts().len();
+    // Nothing happens but that its time comes.
+    rig.run_for(120_000);
+    assert_eq!(rig.starts().len(), starts);
+    rig.pause("b", false).run_until_ended("b.0");
+    assert!(rig.is_complete("b.0"));
 }

@@ -174,14 +174,49 @@ fn a_new_brain_takes_it_over_as_it_is() {
 }
 
 #[test]
-fn it_goes_when_one_of_its_gpus_is_lost() {
+fn it_goes_when_one_of_its_gpus_is_lost_and_what_it_runs_is_not_charged() {
+    for lost in [0, 1] {
+        let mut rig = rig(spread(), [24_576, 24_576, 24_576]);
+        rig.drop_task(big("a")).run_until_ended("a");
+        rig.times.llm = 600_000;
+        rig.drop_task(big("b")).run_for(2_000);
+        rig.times.llm = 1_000;
+        let uuid = GpuUuid::new(format!("SIM-{lost}")).unwrap();
+        rig.tell(Event::Read(Reading { uuid, used_mib: None, processes: Vec::new(), lost: true }));
+        rig.run_until_ended("b");
+        let others: Vec<String> = [0, 1, 2].iter().filter(|n| **n != lost).map(ToString::to_string).collect();
+        assert_eq!(loads(&rig)[1].0, others[0], "GPU {lost} is lost");
+        assert_eq!(loads(&rig)[1].2, [format!("SIM-{}", others[1])]);
+        assert!(rig.said().iter().any(|said| said.contains("is lost")), "{:?}", rig.said());
+        let charged = rig.log.iter().filter_map(|(_, action)| match action {
+            Action::Start { task, .. } if task.task_id == id("b") => Some(task.charged),
+            _ => None,
+        });
+        assert_eq!(charged.collect::<Vec<_>>(), [1, 1]);
+    }
+}
+
+#[test]
+fn a_queue_for_one_that_is_loaded_keeps_no_other_gpu() {
     let mut rig = rig(spread(), [24_576, 24_576, 24_576]);
     rig.drop_task(big("a")).run_until_ended("a");
-    let uuid = GpuUuid::new("SIM-1").unwrap();
-    rig.tell(Event::Read(Reading { uuid, used_mib: None, processes: Vec::new(), lost: true }));
-    rig.run_until("it is gone", |rig| rig.state(0) == GpuState::Idle);
-    rig.drop_task(big("b")).run_until_ended("b");
-    assert_eq!(loads(&rig)[1].2, ["SIM-2"]);
+    rig.times.llm = 20_000;
+    rig.drop_tasks((0..40).map(|n| big(&format!("q{n}")))).run_for(1_000);
+    rig.drop_task(whisper("w").media(200.0)).run_for(3_000);
+    assert_eq!(rig.state(2), GpuState::ScriptBusy);
+    assert_eq!(rig.count(|action| matches!(action, Action::Keep { .. })), 0);
+}
+
+#[test]
+fn a_task_that_names_any_of_its_gpus_is_served_by_it() {
+    let mut rig = rig(spread(), [24_576, 24_576]);
+    rig.drop_task(big("a")).run_until_ended("a");
+    rig.drop_task(big("b").gpu(GpuRequirement::Key("1".into()))).run_for(2_000);
+    assert!(rig.is_complete("b"));
+    assert_eq!((rig.boots(), rig.unloads()), (1, 0));
+    // What it asks of memory is meant for each of them.
+    rig.drop_task(big("c").vram(30_000)).run_for(2_000);
+    assert_eq!(rig.world.rest(), Rest::Held(vec![id("c")]));
 }
 
 #[test]
