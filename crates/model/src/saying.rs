@@ -75,9 +75,9 @@ pub enum Saying {
     )]
     MakesRoomForBatch { gpu: String, model: String, batch: BatchId, items: u64 },
     #[error(
-        "GPU {gpu}: {requests} running requests of {model} are taken back and start again later, because exclusive batch {batch} has waited {drain_s:.0} s for their end"
+        "GPU {gpu}: {tasks} running tasks are taken back and start again later, so that {model} makes room for exclusive batch {batch}, which has waited {waited_s:.0} s for their end"
     )]
-    TakesBack { gpu: String, model: String, batch: BatchId, requests: u64, drain_s: f64 },
+    TakesBack { gpu: String, model: String, batch: BatchId, tasks: u64, waited_s: f64 },
     #[error("GPU {gpu}: {model} goes, because GPU {lost}, over which it is spread, is lost")]
     LosesGpu { gpu: String, model: String, lost: String },
     #[error("GPU {gpu}: the load of {model} is given up, as it is not ready after {after_s:.0} s")]
@@ -187,8 +187,8 @@ mod tests {
                 "INFO: GPU 1: qwen2.5:14b makes room for exclusive batch talks, which has 40 items that wait for a GPU",
             ),
             (
-                Saying::TakesBack { gpu: gpu(), model: model(), batch: batch(), requests: 2, drain_s: 120.4 },
-                "INFO: GPU 1: 2 running requests of qwen2.5:14b are taken back and start again later, because exclusive batch talks has waited 120 s for their end",
+                Saying::TakesBack { gpu: gpu(), model: model(), batch: batch(), tasks: 2, waited_s: 120.4 },
+                "INFO: GPU 1: 2 running tasks are taken back and start again later, so that qwen2.5:14b makes room for exclusive batch talks, which has waited 120 s for their end",
             ),
             (
                 Saying::LosesGpu { gpu: gpu(), model: model(), lost: "2".into() },

@@ -224,6 +224,7 @@ pub const LAWS: &[Law] = &[
         "a model that failed to load on a GPU is not tried again at once",
         Check::Fact(evictions::no_boot_too_soon),
     ),
+    law("E6 said", "an LLM goes after a sentence about its GPU that says why", Check::Fact(evictions::said)),
     law(
         "Y2 yields for a chatbot",
         "who is asked to give way can, has not too often, and a chatbot waits",

@@ -1,7 +1,7 @@
 //! Laws of a choice: what is unloaded, what is loaded, and who is asked to give way.
 
-use model::TaskClass;
 use model::link::{EngineOrder, StopWhy};
+use model::{Saying, TaskClass};
 
 use super::{Found, Step};
 use crate::action::Action;
@@ -93,6 +93,26 @@ pub(super) fn no_boot_too_soon(step: &Step<'_>, found: &mut Found) {
     let held = gpu.facts.total_mib.zip(step.world.llm_mib(&order.model));
     if held.is_some_and(|(total, need)| need > total) {
         found.push(format!("{} is to load on GPU {}, which cannot hold it", order.model, gpu.key()));
+    }
+}
+
+/// E6: the journal tells why. The sentence stands right before the order.
+pub(super) fn said(step: &Step<'_>, found: &mut Found) {
+    let Some((worker, lead)) = step.eviction() else { return };
+    let last = step.world.said.back().map(|said| &said.saying);
+    let why = last.filter(|saying| {
+        matches!(
+            saying,
+            Saying::Evicts { .. }
+                | Saying::Swaps { .. }
+                | Saying::MakesRoomForBatch { .. }
+                | Saying::LosesGpu { .. }
+        )
+    });
+    let about = why.and_then(Saying::gpu);
+    let is_told = step.world.gpus_of_llm(worker).any(|gpu| about == Some(gpu.key().as_str()));
+    if !is_told && !has_lost_a_gpu(step, worker) {
+        found.push(format!("the LLM of GPU {} is to go and nothing says why", lead.key()));
     }
 }
 

@@ -181,7 +181,7 @@ fn keep_or_give_back(draft: &mut Draft<'_>, at: usize, unserved: Option<&Queued>
     let awaited = llm == Some(false) && draft.desks[at].cover < parallel;
     match (unserved, llm) {
         (Some(_), _) if load > 0 => yield_there(draft, at),
-        (Some(item), Some(true)) if !is_right(draft, at, item) => draft.order_engine(at, None),
+        (Some(item), Some(true)) if !is_right(draft, at, item) => swap(draft, at, item),
         (Some(item), None) if draft.desks[at].is_idle() => {
             let order = model_for(draft, at, item);
             let order = order.map(|choice| choice.order(draft.desks[at].worker, Vec::new()));
@@ -203,6 +203,21 @@ fn keep_or_give_back(draft: &mut Draft<'_>, at: usize, unserved: Option<&Queued>
         }
     }
     draft.take(at);
+}
+
+/// Another LLM on the lent GPU goes for the one that the chatbot waits for, if that one may be loaded there now.
+fn swap(draft: &mut Draft<'_>, at: usize, item: &Queued) {
+    let desk = &draft.desks[at];
+    let (Some(wanted), Some(llm)) = (model_for(draft, at, item), &desk.llm) else { return };
+    let saying = Saying::Swaps {
+        gpu: desk.gpu.key(),
+        model: llm.model.to_owned(),
+        wanted: wanted.model,
+        task: item.task.task_id.clone(),
+        waited_s: (draft.now - item.since).as_secs_f64().max(0.0),
+    };
+    draft.say(saying);
+    draft.order_engine(at, None);
 }
 
 /// Scripts on the lent GPU that have a boundary end at it and go on later.

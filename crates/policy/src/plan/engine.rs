@@ -1,6 +1,6 @@
 //! LLMs that are broken, or do not come up: the order is taken back, and somebody else decides what comes next.
 
-use model::Millis;
+use model::{Millis, Saying};
 
 use super::draft::Draft;
 use super::span::mind_lost_gpus;
@@ -12,14 +12,20 @@ pub(super) fn tidy(draft: &mut Draft<'_>) {
     let world = draft.world;
     for desk in 0..draft.desks.len() {
         let worker = draft.desks[desk].worker;
-        let broken = match worker.llm() {
-            Some(Llm::Failed { .. }) => true,
-            Some(Llm::Booting { .. }) => boots_until(world, worker).is_some_and(|limit| draft.is_time(limit)),
-            _ => false,
-        };
-        if broken {
-            draft.order_engine(desk, None);
+        match worker.llm() {
+            Some(Llm::Failed { .. }) => {}
+            Some(Llm::Booting { order })
+                if boots_until(world, worker).is_some_and(|limit| draft.is_time(limit)) =>
+            {
+                draft.say(Saying::GivesUpBoot {
+                    gpu: draft.desks[desk].gpu.key(),
+                    model: order.model.clone(),
+                    after_s: (draft.now - worker.engine_at).as_secs_f64(),
+                });
+            }
+            _ => continue,
         }
+        draft.order_engine(desk, None);
     }
     mind_lost_gpus(draft);
 }

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use model::link::StopWhy;
-use model::{GpuState, Millis};
+use model::{GpuState, Millis, Saying};
 
 use super::draft::{Desk, Draft};
 use crate::exclusive::Exclusive;
@@ -26,7 +26,9 @@ pub(super) fn make_room(draft: &mut Draft<'_>) {
     // Counted anew where the mode begins anew, as after a pause.
     let began = world.exclusive_since.map_or(batch.since, |since| since.max(batch.since));
     let drained_at = began + Millis::from_secs_f64(world.config.resource_manager.batch_settings.drain_s);
-    let mut need: u64 = waiting.iter().map(|(_, count)| count).sum();
+    let items: u64 = waiting.iter().map(|(_, count)| count).sum();
+    let batch = batch.facts.batch_id.clone();
+    let mut need = items;
     let free = |state: GpuState| matches!(state, GpuState::Idle | GpuState::Cooling);
     let coming = draft.desks.iter().filter(|desk| {
         free(desk.state)
@@ -60,13 +62,30 @@ pub(super) fn make_room(draft: &mut Draft<'_>) {
             // It goes with another GPU of its LLM.
             continue;
         }
-        if draft.desks[at].load == 0 {
+        let desk = &draft.desks[at];
+        let Some(model) = desk.llm.as_ref().map(|llm| llm.model.to_owned()) else { continue };
+        let gpu = desk.gpu.key();
+        if desk.load == 0 {
+            draft.say(Saying::MakesRoomForBatch { gpu, model, batch: batch.clone(), items });
             draft.order_engine(at, None);
         } else if draft.is_time(drained_at) {
-            let worker = draft.desks[at].worker;
-            for unit in world.units_on(worker).filter(|unit| unit.is_live() && unit.stop.is_none()) {
-                draft.stop(&unit.worker, &unit.key, StopWhy::TakenBack);
-            }
+            let waited_s = (draft.now - began).as_secs_f64();
+            let batch = batch.clone();
+            take_back(draft, at, |tasks| Saying::TakesBack { gpu, model, batch, tasks, waited_s });
         }
+    }
+}
+
+/// Takes back what runs on a desk and was not told to stop yet, and says so of so many.
+fn take_back(draft: &mut Draft<'_>, at: usize, saying: impl FnOnce(u64) -> Saying) {
+    let worker = draft.desks[at].worker;
+    let units = draft.world.units_on(worker).filter(|unit| unit.is_live() && unit.stop.is_none());
+    let units: Vec<_> = units.filter(|unit| !draft.is_stopping(&unit.key)).collect();
+    if units.is_empty() {
+        return;
+    }
+    draft.say(saying(units.len() as u64));
+    for unit in units {
+        draft.stop(&unit.worker, &unit.key, StopWhy::TakenBack);
     }
 }

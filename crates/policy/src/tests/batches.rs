@@ -126,6 +126,10 @@ fn llm_tasks_that_do_not_end_within_the_drain_are_taken_back_uncharged() {
     assert_eq!((rig.now - began).0, 30_000);
     rig.hang.clear();
     rig.run_until_rest();
+    insta::assert_snapshot!(rig.said().join("\n"), @r"
+GPU 0: 1 running tasks are taken back and start again later, so that qwen2.5:14b makes room for exclusive batch b, which has waited 30 s for their end
+GPU 0: qwen2.5:14b makes room for exclusive batch b, which has 1 items that wait for a GPU
+");
     assert_eq!(rig.ended("slow").attempt, 2);
     let charged = rig.log.iter().rev().find_map(|(_, action)| match action {
         Action::Start { task, .. } if task.task_id == id("slow") => Some(task.charged),

@@ -130,6 +130,8 @@ fn two_models_take_turns_on_the_one_gpu() {
     rig.run_until_ended("large");
     assert!(rig.is_complete("small"));
     assert_eq!(llm_gpus(&rig, asked).len(), 1);
+    let swaps: Vec<String> = rig.said().into_iter().filter(|line| line.contains("makes room for")).collect();
+    insta::assert_snapshot!(swaps.join("\n"), @"GPU 0: qwen2.5:7b makes room for qwen2.5:14b, which large waits for since 37 s");
     rig.run_until_rest();
     assert_eq!(rig.ended.len(), 42);
 }

@@ -136,6 +136,7 @@ fn a_boot_that_never_ends_is_given_up() {
     assert!(rig.now.0 > 600_000);
     rig.run_for(2_000);
     assert_eq!(rig.state(0), GpuState::Idle);
+    insta::assert_snapshot!(rig.said().join("\n"), @"GPU 0: the load of qwen2.5:14b is given up, as it is not ready after 630 s");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use model::link::{EngineOrder, HostOrder, StopWhy};
-use model::{Entry, FailureClass, GpuMode, Health, Millis, Saying, TaskError, WorkerId};
+use model::{BatchId, Entry, FailureClass, GpuMode, Health, Millis, Saying, TaskError, WorkerId};
 
 use super::make::{QWEN_7B, QWEN_14B, config, prompt, script, whisper, with_brains};
 use super::rig::{Rig, id};
@@ -307,6 +307,13 @@ fn of_evictions() -> Vec<Case> {
             keep_for(world, "w");
             unload(world)
         }),
+        fact("E6 said", ready(), |world| unload(world)),
+        fact("E6 said", ready(), |world| {
+            let (gpu, batch) = ("7".into(), BatchId::new("b").expect("legal"));
+            let other = Saying::MakesRoomForBatch { gpu, model: QWEN_14B.into(), batch, items: 1 };
+            world.note_said(world.now, other);
+            unload(world)
+        }),
         fact("E5 no boot too soon", idle(), |world| {
             let failure = BootFailure::after(None, world.now, "broken".into());
             world.gpus.values_mut().for_each(|gpu| {
@@ -403,6 +410,8 @@ fn a_legal_start_and_a_legal_eviction_break_nothing() {
     legal(waiting(ready(), [prompt("p")]), &|world| start(world, "p"));
     legal(waiting(ready(), [whisper("w")]), &|world| {
         keep_for(world, "w");
+        let (gpu, model, wanted, task) = ("0".into(), QWEN_14B.into(), QWEN_7B.into(), id("w"));
+        world.note_said(world.now, Saying::Swaps { gpu, model, wanted, task, waited_s: 1.0 });
         unload(world)
     });
     legal(idle(), &|world| boot(world, QWEN_7B));
