@@ -64,13 +64,8 @@ pub(super) fn load(draft: &mut Draft<'_>, at: usize, choice: &Choice) -> bool {
     true
 }
 
-/// Whether as many desks are idle as it takes.
-pub(super) fn can_load(draft: &Draft<'_>, at: usize, choice: &Choice) -> bool {
-    others(draft, at, choice).is_some()
-}
-
 /// The desks that it is spread to besides this one: those meant for it by their role first.
-fn others(draft: &Draft<'_>, at: usize, choice: &Choice) -> Option<Vec<usize>> {
+pub(super) fn others(draft: &Draft<'_>, at: usize, choice: &Choice) -> Option<Vec<usize>> {
     let world = draft.world;
     let entry = world.config.models.get(&choice.model);
     let mut able: Vec<usize> = (0..draft.desks.len())

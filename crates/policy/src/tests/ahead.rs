@@ -1,10 +1,12 @@
 //! What is done before anybody asks, and what was learned for it.
 
+use model::config::ModelEntry;
 use model::learned::Learned;
+use model::task::GpuRequirement;
 use model::{GpuState, Millis, Saying};
 use proptest::prelude::*;
 
-use super::make::{config, prompt, whisper};
+use super::make::{QWEN_14B, config, prompt, whisper};
 use super::random::random;
 use super::rig::Rig;
 use crate::action::Action;
@@ -43,6 +45,59 @@ fn an_llm_is_loaded_before_the_hour_in_which_requests_are_usual() {
 }
 
 #[test]
+fn an_idle_host_leaves_in_time_and_no_more_of_them_than_it_takes() {
+    let mut rig = usually(&[(9, 6.0)]).gpus([24_576, 24_576]);
+    let on = |gpu: u32| GpuRequirement::Key(gpu.to_string());
+    rig.drop_tasks([whisper("a").gpu(on(0)), whisper("b").gpu(on(1))]).run_until_rest();
+    rig.tell(Event::Hour { hour: 8, left: HOUR });
+    let nine = rig.now + HOUR;
+    rig.run_for(3_300_000);
+    assert_eq!(rig.host_pids().len(), 2, "it is too early");
+    rig.run_until("the load", |rig| rig.boots() == 1);
+    assert_eq!(nine - rig.now, Millis::from_secs(220), "as early as without a host");
+    rig.run_for(600_000);
+    assert_eq!((rig.host_pids().len(), rig.boots(), prewarms(&rig).len()), (1, 1, 1));
+}
+
+#[test]
+fn a_host_that_is_used_again_and_again_stays() {
+    let mut rig = usually(&[(8, 6.0)]).gpus([24_576]);
+    rig.tell(Event::Hour { hour: 8, left: HOUR });
+    for n in 0..30 {
+        rig.drop_task(whisper(&format!("w{n}"))).run_for(10_000);
+    }
+    assert_eq!((rig.boots(), prewarms(&rig).len(), rig.host_pids().len()), (0, 0, 1));
+    rig.run_for(60_000);
+    assert_eq!((rig.boots(), prewarms(&rig).len(), rig.host_pids().len()), (1, 1, 0));
+}
+
+#[test]
+fn more_gpus_hold_the_model_that_is_asked_for_and_no_other() {
+    const BIG: &str = "big";
+    let loads = |gpus: u32| {
+        let mut config = config();
+        let big =
+            ModelEntry { mib: Some(20_000), gpus: Some(gpus), parallel: Some(2), ..ModelEntry::default() };
+        config.models.insert(BIG.into(), big);
+        config.models_order.push(BIG.into());
+        let mut rig = Rig::with(config);
+        rig.can = super::make::can(&[QWEN_14B, BIG]);
+        let mut rig = rig.gpus([24_576, 24_576, 24_576]);
+        rig.times.llm = 10_000;
+        for n in 0..150 {
+            rig.drop_task(prompt(&format!("p{n}")).with_model(BIG)).run_for(4_000);
+        }
+        let loads = rig.log.iter().filter_map(|(_, action)| match action {
+            Action::Engine { engine: Some(order), .. } => Some(order.model.clone()),
+            _ => None,
+        });
+        loads.collect::<Vec<_>>()
+    };
+    assert_eq!(loads(1), [BIG; 3]);
+    assert_eq!(loads(2), [BIG], "one GPU is left, and it takes two");
+}
+
+#[test]
 fn nothing_is_loaded_ahead_where_scripts_wait_or_run_or_requests_are_rare() {
     let mut rig = usually(&[(8, 0.9)]).gpus([24_576]);
     rig.tell(Event::Hour { hour: 8, left: HOUR });
@@ -51,7 +106,7 @@ fn nothing_is_loaded_ahead_where_scripts_wait_or_run_or_requests_are_rare() {
     let mut rig = usually(&[(8, 9.0)]).gpus([24_576]);
     rig.drop_tasks((0..3).map(|n| whisper(&format!("w{n}")).media(5_000.0)));
     rig.tell(Event::Hour { hour: 8, left: HOUR });
-    rig.run_for(1_000_000);
+    rig.run_for(490_000);
     assert_eq!(rig.boots(), 0);
     let mut config = config();
     config.prediction.prewarm = false;
@@ -180,7 +235,7 @@ fn what_an_earlier_version_learned_still_counts() {
 #[test]
 fn the_files_of_llms_are_read_while_the_last_items_of_a_batch_run() {
     let mut config = config();
-    config.models.get_mut(super::make::QWEN_14B).unwrap().file = Some("/models/14b.gguf".into());
+    config.models.get_mut(QWEN_14B).unwrap().file = Some("/models/14b.gguf".into());
     let mut rig = Rig::with(config).gpus([24_576]);
     rig.drop_task(prompt("a")).run_until_ended("a");
     rig.drop_batch("b", model::GpuMode::Exclusive, &[100.0, 3_000.0]).run_until_ended("b.1");
@@ -217,14 +272,19 @@ proptest! {
         rates in prop::collection::vec(0.0_f64..100.0, 24),
         hours in prop::collection::vec((0_u8..30, 0_i64..4_000_000), 1..30),
         boots_fail: u8,
+        scripts in prop::collection::vec(any::<bool>(), 30),
     ) {
         let mut learned = Learned::default();
         learned.arrivals.insert("chatbot".into(), rates.into_iter().map(Some).collect());
         let mut rig = Rig::knowing(config(), learned).gpus([24_576, 24_576]);
         rig.lenient = true;
         rig.boots_to_fail = u32::from(boots_fail);
-        for (hour, ms) in hours {
+        for (n, (hour, ms)) in hours.into_iter().enumerate() {
             rig.tell(Event::Hour { hour, left: Millis(ms) });
+            // Its host stays, and leaves for the LLM.
+            if scripts[n] {
+                rig.drop_task(whisper(&format!("w{n}")).media(300.0));
+            }
             rig.run_for(ms);
         }
         let prewarms = prewarms(&rig);
