@@ -28,12 +28,13 @@ pub(crate) fn run(options: &Options, settings: &Settings, console: &mut Console<
     let alive = matches!(presence(&settings.layout), Presence::Runs { .. });
     let mut about = Vec::new();
     let mut questions = Vec::new();
+    let mut unknown = Vec::new();
     for name in &options.ids {
         let Some((id, located)) = one_task(settings, name)? else {
             match gpu(settings, name)? {
                 Some(key) if alive => questions.push(key),
                 Some(key) => about.push(gpu_without_a_brain(name, &key)),
-                None => return Err(locate::unknown(settings, name)),
+                None => unknown.push(locate::unknown(settings, name)),
             }
             continue;
         };
@@ -49,9 +50,9 @@ pub(crate) fn run(options: &Options, settings: &Settings, console: &mut Console<
     if !questions.is_empty() {
         about.extend(ask::answered(settings, &ask::request(Verb::Why, &questions))?.about);
     }
-    if console.json {
+    if console.json && (unknown.is_empty() || !about.is_empty()) {
         console.say_json(&about)?;
-    } else {
+    } else if !console.json {
         for one in &about {
             match &one.gpu {
                 Some(gpu) => tell_gpu(gpu, console)?,
@@ -59,7 +60,11 @@ pub(crate) fn run(options: &Options, settings: &Settings, console: &mut Console<
             }
         }
     }
-    Ok(if about.iter().any(|one| one.outcome == "unknown") { exit::NOT_ALL } else { exit::OK })
+    for failure in &unknown {
+        console.fail(failure);
+    }
+    let all_are_known = unknown.is_empty() && !about.iter().any(|one| one.outcome == "unknown");
+    Ok(if all_are_known { exit::OK } else { exit::NOT_ALL })
 }
 
 /// A task, and where it is.

@@ -267,6 +267,14 @@ fn results_are_texts_or_json_and_failures_show_the_end_of_the_log() {
     let told: Value = serde_json::from_str(&wait.out).unwrap();
     assert_eq!((wait.code, &told["all_complete"]), (exit::NOT_ALL, &json!(false)));
     insta::assert_snapshot!("why_of_ended_tasks", desk.gpuspool(&["why", "said", "broken"]).out);
+    // One that is nothing does not hide the others.
+    let some = desk.gpuspool(&["why", "sad", "made"]);
+    assert_eq!((some.code, some.out.as_str()), (exit::NOT_ALL, "made: it is complete\n"));
+    assert_eq!(some.err, "error: no task or batch is called `sad`\n next: did you mean `said` or `made`?\n");
+    let some = desk.gpuspool(&["why", "--json", "sad", "made"]);
+    let told: Value = serde_json::from_str(&some.out).unwrap();
+    assert_eq!((some.code, &told[0]["task_id"]), (exit::NOT_ALL, &json!("made")));
+    assert!(some.err.contains("`sad`"), "{}", some.err);
 }
 
 #[test]
