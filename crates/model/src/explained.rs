@@ -27,6 +27,9 @@ pub struct Explained {
     /// When it would start and end, and where; none where nobody can say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<ExpectedIn>,
+    /// Keys of all GPUs that it, or its LLM, would have, where those are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<String>,
     /// Why there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub here: Option<Here>,
@@ -41,6 +44,20 @@ pub struct Explained {
     /// Who would make room for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub effects: Vec<Effect>,
+}
+
+impl Explained {
+    /// The GPU or GPUs it would run on, as part of a sentence; none where nobody can say, or in the CPU lane.
+    #[must_use]
+    pub fn place(&self) -> Option<String> {
+        match self.gpus.split_last() {
+            Some((last, rest)) if !rest.is_empty() => Some(format!("GPU {} and {last}", rest.join(", "))),
+            _ => {
+                let place = self.expected.as_ref()?.place.as_deref().filter(|place| *place != "cpu")?;
+                Some(format!("GPU {place}"))
+            }
+        }
+    }
 }
 
 /// What would become of a task, in one word.
@@ -215,6 +232,8 @@ pub enum ChatMeanwhile {
         /// Until the end of an item, and the load of an LLM.
         within_s: f64,
     },
-    /// The end of the batch.
+    /// The end of the batch: chatbots are not admitted.
     Waits,
+    /// The end of the batch: it lends one GPU, and every LLM needs several.
+    WaitsForSeveral,
 }

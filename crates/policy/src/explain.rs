@@ -48,6 +48,7 @@ pub fn explain(world: &World, now: Millis, task: &Task, not_before: Option<Milli
         fate: Fate::Waits,
         reason: None,
         expected: None,
+        gpus: Vec::new(),
         here: None,
         model: None,
         ahead: 0,
@@ -102,12 +103,30 @@ fn of_start(world: &World, now: Millis, claim: &Claim, told: &mut Explained) {
     told.model = worker.reports.engine.as_ref().map(|engine| engine.model.clone());
     told.model = told.model.take().filter(|_| told.class == TaskClass::Llm);
     told.here = world.gpu_of(&claim.worker).map(|gpu| why_here(world, gpu, worker, claim));
+    let beside = claim.beside.iter().filter_map(|uuid| world.gpus.get(uuid));
+    told.gpus = match told.class {
+        TaskClass::Llm => several(world.gpus_of_llm(worker)),
+        TaskClass::Script => several(world.gpu_of(&claim.worker).into_iter().chain(beside)),
+    };
+}
+
+/// Keys of these GPUs; none of one alone.
+fn several<'w>(gpus: impl Iterator<Item = &'w Gpu>) -> Vec<String> {
+    let mut gpus: Vec<&Gpu> = gpus.collect();
+    gpus.sort_by_key(|gpu| gpu.facts.index);
+    if gpus.len() > 1 { gpus.into_iter().map(Gpu::key).collect() } else { Vec::new() }
 }
 
 fn why_here(world: &World, gpu: &Gpu, worker: &Worker, claim: &Claim) -> Here {
     let shape = &claim.queued.shape;
-    let able = world.gpus.values().filter(|gpu| gpu.is_usable() && crate::place::fits(shape, &gpu.facts));
-    let able = able.filter(|gpu| shape.host().is_none() || world.takes_scripts(gpu));
+    let is_able = |gpu: &&Gpu| match shape.needs_several() {
+        true => world.could_be_one_for(gpu, shape),
+        false => {
+            let takes = shape.host().is_none() || world.takes_scripts(gpu);
+            takes && crate::place::fits(shape, &gpu.facts)
+        }
+    };
+    let able = world.gpus.values().filter(|gpu| gpu.is_usable()).filter(is_able);
     if able.count() <= shape.gpus() {
         return Here::NoOther;
     }
@@ -134,7 +153,7 @@ fn of_wait(world: &World, now: Millis, entry: &Entry, told: &mut Explained) {
         return;
     };
     told.expected = Some(foreseen.expected.from_now(now));
-    (told.here, told.model) = (foreseen.here, foreseen.model);
+    (told.here, told.model, told.gpus) = (foreseen.here, foreseen.model, several(foreseen.gpus.into_iter()));
     let Some((gpu, model, at)) = foreseen.leaves else { return };
     let is_told = |effect: &Effect| matches!(effect, Effect::LlmLeaves { gpu: known, .. } if *known == gpu);
     if !told.effects.iter().any(is_told) {

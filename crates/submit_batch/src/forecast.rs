@@ -173,6 +173,10 @@ fn chat(chat: &ChatMeanwhile) -> String {
         ChatMeanwhile::Waits => {
             "chat is interrupted: chatbots wait for its end (`exclusive_admits_chat` is false)".into()
         }
+        ChatMeanwhile::WaitsForSeveral => {
+            "chat is interrupted: chatbots wait for its end (it lends one GPU, and every LLM needs several)"
+                .into()
+        }
     }
 }
 

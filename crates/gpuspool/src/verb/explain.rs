@@ -103,10 +103,10 @@ fn without_a_brain(task: &Task) -> Vec<String> {
 fn lines(told: &Explained) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(expected) = &told.expected {
-        lines.push(times(expected));
+        lines.push(times(expected, told.place()));
     }
-    if let (Some(here), Some(place)) = (&told.here, told.expected.as_ref().and_then(|it| it.place.as_ref())) {
-        lines.push(format!("GPU {place}, because {here}"));
+    if let (Some(here), Some(place)) = (&told.here, told.place()) {
+        lines.push(format!("{place}, because {here}"));
     }
     if let (TaskClass::Llm, Some(model)) = (told.class, &told.model) {
         lines.push(format!("answered by {model}"));
@@ -125,10 +125,10 @@ fn lines(told: &Explained) -> Vec<String> {
     lines
 }
 
-fn times(expected: &ExpectedIn) -> String {
-    let place = match expected.place.as_deref() {
-        Some("cpu") => " in the CPU lane".to_owned(),
-        Some(gpu) => format!(" on GPU {gpu}"),
+fn times(expected: &ExpectedIn, place: Option<String>) -> String {
+    let place = match place {
+        Some(gpus) => format!(" on {gpus}"),
+        None if expected.place.as_deref() == Some("cpu") => " in the CPU lane".to_owned(),
         None => String::new(),
     };
     let start = match expected.starts_in_s {

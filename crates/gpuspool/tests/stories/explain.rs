@@ -17,6 +17,7 @@ fn explained(fate: Fate) -> Explained {
         fate,
         reason: None,
         expected: None,
+        gpus: Vec::new(),
         here: None,
         model: None,
         ahead: 0,
@@ -87,6 +88,13 @@ fn what_would_start_wait_or_never_run_reads_well() {
         ],
         ..explained(Fate::Waits)
     };
+    let pair = Explained {
+        class: TaskClass::Script,
+        expected: expected(0.0, 12.0),
+        gpus: vec!["1".into(), "2".into()],
+        here: Some(Here::Idle),
+        ..explained(Fate::Starts)
+    };
     let never = Explained {
         reason: reason(
             "does_not_fit",
@@ -95,8 +103,11 @@ fn what_would_start_wait_or_never_run_reads_well() {
         ..explained(Fate::CannotRun)
     };
     let refused = Explained { fate: Fate::Refused, ..never.clone() };
-    let all = [starts, waits, never, refused].map(told);
-    assert_eq!(all.clone().map(|(code, _)| code), [exit::OK, exit::OK, exit::NOT_ALL, exit::NOT_ALL]);
+    let all = [starts, pair, waits, never, refused].map(told);
+    assert_eq!(
+        all.clone().map(|(code, _)| code),
+        [exit::OK, exit::OK, exit::OK, exit::NOT_ALL, exit::NOT_ALL]
+    );
     insta::assert_snapshot!("explained", all.map(|(_, text)| text).join("\n"));
 }
 

@@ -125,7 +125,7 @@ fn first_waits_for(world: &World, now: Millis, id: &BatchId) -> Option<model::re
 /// LLMs that make room for an exclusive batch, and come back as it leaves their GPUs: in turn, as the disk allows.
 fn for_an_exclusive(world: &World, now: Millis, id: &BatchId) -> Vec<LlmLeaves> {
     let settings = &world.config.resource_manager.batch_settings;
-    let mut departures = forecast::departures(world, now, id);
+    let mut departures = departures(world, now, id);
     departures.sort_by_key(|departure| (departure.until, departure.gpu.facts.index));
     let mut loads: Vec<(&str, Millis)> = Vec::new();
     let mut leaves = Vec::new();
@@ -135,6 +135,25 @@ fn for_an_exclusive(world: &World, now: Millis, id: &BatchId) -> Vec<LlmLeaves> 
     }
     leaves.sort_by(|one, other| one.gpu.len().cmp(&other.gpu.len()).then_with(|| one.gpu.cmp(&other.gpu)));
     leaves
+}
+
+/// LLMs that make room for a batch. One of several GPUs goes once, from its first GPU, and is back when all of them are free.
+fn departures<'w>(world: &'w World, now: Millis, id: &BatchId) -> Vec<Departure<'w>> {
+    let mut once: Vec<Departure<'w>> = Vec::new();
+    for mut departure in forecast::departures(world, now, id) {
+        if let Some(lead) = world.lead_over(&departure.gpu.facts.uuid) {
+            departure.gpu = world.gpu_of(&lead.id).unwrap_or(departure.gpu);
+            departure.preset = lead.engine.as_ref().map_or(departure.preset, |order| &order.preset);
+        }
+        match once.iter_mut().find(|known| known.gpu.facts.uuid == departure.gpu.facts.uuid) {
+            Some(known) => {
+                known.at = known.at.min(departure.at);
+                known.until = known.until.max(departure.until);
+            }
+            None => once.push(departure),
+        }
+    }
+    once
 }
 
 /// When an LLM is back that loads once its GPU is free and the disk has room for it.
@@ -163,7 +182,7 @@ fn for_a_shared(before: &World, after: &World, now: Millis, id: &BatchId) -> Vec
         let worker = after.gpus.get(&departure.gpu.facts.uuid).and_then(|gpu| after.worker_on(gpu));
         worker.is_none_or(|worker| worker.engine.is_none())
     };
-    let mut departures = forecast::departures(before, now, id);
+    let mut departures = departures(before, now, id);
     let going = departures.iter().filter(|departure| goes(departure)).count();
     if going > 0 {
         departures.retain(goes);
@@ -172,7 +191,7 @@ fn for_a_shared(before: &World, after: &World, now: Millis, id: &BatchId) -> Vec
         departures.retain(|departure| Some(departure.at) == first);
         departures.truncate(1);
     }
-    let loaded = before.gpus.values().filter(|gpu| has_llm(before, gpu)).count();
+    let loaded = before.gpus.values().filter(|gpu| leads_llm(before, gpu)).count();
     let some_stay = loaded > departures.len();
     let keep = Millis::from_secs_f64(before.config.resource_manager.eviction_policy.keep_last_s);
     let back = |departure: &Departure<'_>| {
@@ -194,9 +213,12 @@ fn told(departure: &Departure<'_>, now: Millis, back: Option<Millis>) -> LlmLeav
     }
 }
 
-fn has_llm(world: &World, gpu: &Gpu) -> bool {
+/// Whether a GPU has an LLM, as the first of its GPUs.
+fn leads_llm(world: &World, gpu: &Gpu) -> bool {
     let llm = world.llm_worker(gpu).and_then(|worker| worker.llm());
-    gpu.is_usable() && matches!(llm, Some(Llm::Booting { .. } | Llm::Ready { .. }))
+    gpu.is_usable()
+        && world.lead_over(&gpu.facts.uuid).is_none()
+        && matches!(llm, Some(Llm::Booting { .. } | Llm::Ready { .. }))
 }
 
 fn llm_tasks(world: &World) -> u64 {
@@ -223,7 +245,7 @@ fn chat(
     if exclusive && !world.config.resource_manager.batch_settings.exclusive_admits_chat {
         return ChatMeanwhile::Waits;
     }
-    let stays = |gpu: &&Gpu| has_llm(world, gpu) && leaves.iter().all(|leaves| leaves.gpu != gpu.key());
+    let stays = |gpu: &&Gpu| leads_llm(world, gpu) && leaves.iter().all(|leaves| leaves.gpu != gpu.key());
     if let Some(gpu) = world.gpus.values().find(stays) {
         let model = world.llm_worker(gpu).and_then(|worker| worker.engine.as_ref());
         let model = model.map(|engine| engine.model.clone()).unwrap_or_default();
@@ -236,13 +258,21 @@ fn chat(
     if !exclusive && leaves.is_empty() {
         return ChatMeanwhile::AsBefore;
     }
-    let boots = world.gpus.values().filter(|gpu| gpu.is_usable()).filter_map(|gpu| {
+    let choices = world.gpus.values().filter(|gpu| gpu.is_usable()).filter_map(|gpu| {
         let choice = choose(world, gpu, world.worker_on(gpu)?, None)?;
-        Some(world.memory.llm_boot(&world.config, &choice.preset, &choice.model).p50 + gpu.cooling)
+        let boot = world.memory.llm_boot(&world.config, &choice.preset, &choice.model).p50;
+        Some((choice.gpus, boot + gpu.cooling))
     });
+    let choices: Vec<(usize, Millis)> = choices.collect();
+    let of_one = choices.iter().filter(|(gpus, _)| !exclusive || *gpus == 1).map(|(_, boot)| *boot);
+    let first = of_one.min();
+    // An exclusive batch lends one GPU and no more.
+    if exclusive && first.is_none() && !choices.is_empty() {
+        return ChatMeanwhile::WaitsForSeveral;
+    }
     // At most until the end of an item: one that has boundaries gives way before that.
     let typical = Task { media_s: stand_ins(asked).last().copied().flatten(), ..item.clone() };
     let run = world.memory.run(&world.config, &typical, None, None).p50;
-    let within = run + boots.min().unwrap_or(Millis::ZERO);
+    let within = run + first.unwrap_or(Millis::ZERO);
     ChatMeanwhile::Within { within_s: within.as_secs_f64() }
 }

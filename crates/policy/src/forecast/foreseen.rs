@@ -9,13 +9,16 @@ use super::place::Loaded;
 use super::walk::Walk;
 use super::{Expected, Pace, joined};
 use crate::gpu::Gpu;
+use crate::worker::Worker;
 use crate::world::World;
 
 /// How a task comes to run.
 #[derive(Clone, Debug)]
-pub(crate) struct Foreseen {
+pub(crate) struct Foreseen<'w> {
     /// When and where.
     pub expected: Expected,
+    /// All GPUs that it, or its LLM, has; none in the CPU lane.
+    pub gpus: Vec<&'w Gpu>,
     /// Why there; none in the CPU lane.
     pub here: Option<Here>,
     /// The LLM that serves it.
@@ -25,7 +28,7 @@ pub(crate) struct Foreseen {
 }
 
 /// How a waiting task comes to run; none where nobody can say.
-pub(crate) fn foreseen(world: &World, now: Millis, entry: &Entry) -> Option<Foreseen> {
+pub(crate) fn foreseen<'w>(world: &'w World, now: Millis, entry: &Entry) -> Option<Foreseen<'w>> {
     let usual = Walk::new(world, now, Pace::Usual).course(entry)?;
     let slow = Walk::new(world, now, Pace::Slow).course(entry);
     let leaves = usual.leaves.and_then(|at| match usual.found {
@@ -50,11 +53,21 @@ pub(crate) fn foreseen(world: &World, now: Millis, entry: &Entry) -> Option<Fore
         Loaded::Llm(model) => Some(model.to_owned()),
         Loaded::Nothing | Loaded::Script(_) => None,
     };
+    let loaded = match (usual.found, usual.serves) {
+        (Loaded::Llm(before), Loaded::Llm(model)) if before == model => Some(model),
+        _ => None,
+    };
+    let lead = usual.gpu.and_then(|gpu| world.llm_worker(gpu));
+    let serves = |lead: &&Worker| lead.engine.as_ref().is_some_and(|order| Some(&*order.model) == loaded);
+    let gpus = match lead.filter(serves) {
+        Some(lead) => world.gpus_of_llm(lead).collect(),
+        None => usual.gpu.into_iter().chain(usual.beside).collect(),
+    };
     let expected = joined(Some(usual.span), slow.map(|course| course.span))?;
-    Some(Foreseen { expected, here, model, leaves })
+    Some(Foreseen { expected, gpus, here, model, leaves })
 }
 
-impl Foreseen {
+impl Foreseen<'_> {
     /// Requests that run on a GPU's LLM.
     pub(crate) fn running(world: &World, gpu: &Gpu) -> u64 {
         let worker = world.worker_on(gpu);

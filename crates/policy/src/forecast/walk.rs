@@ -51,6 +51,8 @@ pub(super) struct Course<'w> {
     pub span: Span,
     /// Its GPU; none in the CPU lane.
     pub gpu: Option<&'w Gpu>,
+    /// GPUs that it has besides.
+    pub beside: Vec<&'w Gpu>,
     /// What was loaded there before.
     pub found: Loaded<'w>,
     /// What is loaded there for it.
@@ -366,7 +368,7 @@ impl<'w> Walk<'w> {
             self.lock_free = self.lock_free.map(|_| end);
         }
         self.note_departure(item, &start, found, end);
-        Some(Course { span, gpu, found, serves, leaves: start.leaves, was_busy, others })
+        Some(Course { span, gpu, beside: Vec::new(), found, serves, leaves: start.leaves, was_busy, others })
     }
 
     /// For whom an LLM makes room, and how long it is not needed there.

@@ -1,5 +1,6 @@
 //! What would become of a task or a batch that nobody has submitted; then it is submitted, and both are compared.
 
+use model::config::ModelEntry;
 use model::explained::{BatchAsked, BatchExplained, ChatMeanwhile, Effect, Explained, Fate, Here};
 use model::{BatchId, GpuMode, Priority, TaskType};
 
@@ -217,4 +218,83 @@ fn a_batch_of_very_many_items_is_told_at_its_rate() {
     let end_s = told.expected.unwrap().ends_in_s;
     let by_hand_s = 22_000.0 / 11.0 * 6.0;
     assert!((end_s / by_hand_s - 1.0).abs() < 0.05, "{end_s} s, by hand {by_hand_s} s");
+}
+
+/// What is told of a task: its fate, where, why there, and its reason.
+fn in_words(rig: &Rig, drop: &Drop) -> String {
+    let told = explained(rig, drop);
+    let because = told.here.as_ref().map(|here| format!(", because {here}")).unwrap_or_default();
+    let place = told.place().map(|place| format!(" on {place}")).unwrap_or_default();
+    let reason = told.reason.map(|reason| format!(": {}", reason.text)).unwrap_or_default();
+    format!("{:?}{place}{because}{reason}", told.fate)
+}
+
+#[test]
+fn of_a_task_that_needs_several_gpus_all_are_named() {
+    let two = script("two", "embed").gpus(2);
+    let mut rig = Rig::new().gpus([24_576, 24_576, 24_576]);
+    rig.run_for(1_000);
+    let mut told = vec![in_words(&rig, &two)];
+    let key = model::task::GpuRequirement::Key("1".into());
+    told.push(in_words(&rig, &script("first", "embed").gpus(2).gpu(key)));
+    told.push(in_words(&rig, &script("four", "embed").gpus(4)));
+    let mut rig = Rig::new().gpus([24_576, 24_576]);
+    rig.run_for(1_000);
+    told.push(in_words(&rig, &two));
+    rig.drop_task(whisper("w").media(600.0)).run_for(3_000);
+    told.push(in_words(&rig, &two));
+    insta::assert_snapshot!(told.join("\n"), @r"
+    Starts on GPU 0 and 1, because nothing runs there
+    Starts on GPU 0 and 1, because nothing runs there
+    CannotRun: it needs 4 GPUs at once, and 3 of the 3 GPUs here can be had for it
+    Starts on GPU 0 and 1, because no other GPU could run it
+    Waits on GPU 0 and 1, because no other GPU could run it: it needs 2 GPUs at once: GPU 0 and 1 are kept for it, expected free in 43 s with the end of w; until then only what ends before starts there, or what goes before it, chatbots among that for another 15 min at most
+    ");
+}
+
+#[test]
+fn of_a_prompt_all_gpus_of_its_llm_are_named_and_one_that_asks_for_more_is_told_so() {
+    let mut rig = only_over_two([24_576, 24_576, 24_576]);
+    rig.run_for(1_000);
+    let mut told = vec![in_words(&rig, &prompt("hello"))];
+    rig.drop_task(prompt("before")).run_until_rest();
+    told.push(in_words(&rig, &prompt("hello")));
+    told.push(in_words(&rig, &prompt("hello").gpus(3)));
+    let mut rig = experienced([24_576, 24_576]);
+    rig.drop_task(prompt("before").with_model(QWEN_7B)).run_until_rest();
+    told.push(in_words(&rig, &prompt("hello").with_model(QWEN_7B).gpus(2)));
+    told.push(in_words(&rig, &prompt("hello").gpus(2)));
+    insta::assert_snapshot!(told.join("\n"), @r"
+    Waits on GPU 0 and 1, because llama:70b loads there: llama:70b is booting on GPU 0, expected ready in 120 s
+    Starts on GPU 0 and 1, because llama:70b is loaded there
+    CannotRun: no engine can serve it: it asks for 3 GPUs, and an LLM that is loaded for it has 2; leave `gpus` out to take it, or see `models.<name>.gpus` in config.json
+    CannotRun: no engine can serve it: it asks for 2 GPUs, and an LLM that is loaded for it has 1; leave `gpus` out to take it, or see `models.<name>.gpus` in config.json
+    CannotRun: no engine can serve it: it asks for 2 GPUs, and an LLM that is loaded for it has 1; leave `gpus` out to take it, or see `models.<name>.gpus` in config.json
+    ");
+}
+
+/// A machine whose only LLM is spread over two GPUs.
+fn only_over_two<const N: usize>(gpus: [u64; N]) -> Rig {
+    let mut config = config();
+    let big = ModelEntry { mib: Some(40_000), gpus: Some(2), parallel: Some(2), ..ModelEntry::default() };
+    config.models = [("llama:70b".to_owned(), big)].into();
+    config.models_order.clear();
+    let mut rig = Rig::with(config);
+    rig.can = make::can(&["llama:70b"]);
+    rig.gpus(gpus)
+}
+
+#[test]
+fn an_llm_of_two_gpus_makes_room_once_and_no_chatbot_is_promised_one() {
+    let mut rig = only_over_two([24_576, 24_576]);
+    rig.drop_task(prompt("before")).run_until_rest();
+    let told = batch(&rig, &asked("talks", GpuMode::Exclusive, &[60.0; 60]));
+    let leaves: Vec<_> = told.leaves.iter().map(|leaves| (leaves.gpu.as_str(), &*leaves.model)).collect();
+    assert_eq!((leaves, told.chat), (vec![("0", "llama:70b")], ChatMeanwhile::WaitsForSeveral));
+    let ends_s = told.expected.unwrap().ends_in_s;
+    assert!(told.leaves[0].back_in_s.is_some_and(|back_s| back_s >= ends_s), "when both are free");
+    // It comes true: nothing answers before the end.
+    rig.drop_batch("talks", GpuMode::Exclusive, &[60.0; 60]).run_for(3_000);
+    rig.drop_task(prompt("chat").of_type("chatbot")).run_until_ended("chat");
+    assert!(rig.world.batches.is_empty());
 }

@@ -78,6 +78,7 @@ fn a_small_batch_a_guess_and_one_that_fits_nowhere_say_so() {
         ..exclusive()
     };
     let waits = BatchExplained { chat: ChatMeanwhile::Waits, leaves: Vec::new(), ..exclusive() };
-    let all = [shared, nowhere, many, waits].map(text);
+    let several = BatchExplained { chat: ChatMeanwhile::WaitsForSeveral, ..waits.clone() };
+    let all = [shared, nowhere, many, waits, several].map(text);
     insta::assert_snapshot!("others", all.join("\n"));
 }

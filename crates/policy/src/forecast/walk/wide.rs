@@ -60,7 +60,8 @@ impl<'w> Walk<'w> {
         }
         self.lock_free = self.lock_free.map(|_| end);
         let span = Span { start, end, place: Some(self.places[lead].key()) };
+        let beside = others.iter().filter_map(|(_, at)| self.places[*at].gpu).collect();
         let (was_busy, others) = (start > self.now, able - item.shape.gpus());
-        Some(Course { span, gpu, found, serves, leaves, was_busy, others })
+        Some(Course { span, gpu, beside, found, serves, leaves, was_busy, others })
     }
 }
