@@ -400,11 +400,12 @@ impl World {
         self.config.cpu_slots.set().copied().unwrap_or(1).max(1)
     }
 
-    /// Units of a worker, the one of another worker that has its GPU as well, and those of an LLM that is spread to it.
+    /// Units of a worker, the one of another worker that has its GPU as well, and requests of an LLM that is spread to it.
     pub(crate) fn units_on<'w>(&'w self, worker: &'w Worker) -> impl Iterator<Item = &'w Unit> {
         let own = worker.units.iter().filter_map(|key| self.units.get(key));
         let lead = worker.gpu.as_ref().and_then(|gpu| self.lead_over(gpu)).into_iter();
         let of_lead = lead.flat_map(|lead| &lead.units).filter_map(|key| self.units.get(key));
+        let of_lead = of_lead.filter(|unit| unit.class() == TaskClass::Llm);
         own.chain(worker.gpu.as_ref().and_then(|gpu| self.unit_over(gpu))).chain(of_lead)
     }
 

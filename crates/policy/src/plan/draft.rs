@@ -153,6 +153,7 @@ impl<'w> Draft<'w> {
             }
         }
         draft.desks.sort_by_key(|desk| (desk.gpu.health, desk.gpu.facts.index));
+        draft.share_loads();
         let freed_by: Vec<Millis> = draft.desks.iter().filter_map(|desk| desk.freed_by).collect();
         for time in freed_by {
             draft.wake(time);
@@ -310,7 +311,7 @@ impl<'w> Desk<'w> {
         let obeys = lead.serves() && lead.again_at.is_none_or(|time| time <= now);
         let usable = obeys && world.gpu_of(&lead.id).is_some_and(Gpu::is_usable);
         let taken = !leads && !usable;
-        let load = live + worker.claims.len() + if leads { 0 } else { lead.claims.len() };
+        let load = live + worker.claims.len();
         let llm = DeskLlm::of(lead, leads, requests);
         let cover =
             llm.as_ref().filter(|llm| !llm.ready && llm.leads).map_or(0, |llm| u64::from(llm.parallel));

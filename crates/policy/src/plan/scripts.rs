@@ -219,8 +219,8 @@ fn start<'w>(draft: &mut Draft<'w>, at: usize, seeker: &Seeker<'w>, entry: &'w E
     }
     let expected = expected(draft, at, seeker);
     let now = draft.now;
+    draft.add_load(at);
     let desk = &mut draft.desks[at];
-    desk.load += 1;
     desk.spend(seeker);
     let line = desk.room.line_mut(seeker.who, seeker.need.counted);
     line.takes(seeker.need.counted);

@@ -16,6 +16,7 @@ use crate::model_choice::{Choice, choose};
 use crate::queue::Queued;
 use crate::shape::Shape;
 use crate::unit::Unit;
+use crate::worker::Worker;
 
 impl Draft<'_> {
     /// Nothing new is placed on a desk, nor on the others of its LLM.
@@ -23,9 +24,32 @@ impl Draft<'_> {
         self.on_all_of_its_llm(at, |desk| desk.taken = true);
     }
 
+    /// What runs on one GPU of an LLM keeps all of it from being idle.
+    pub(super) fn share_loads(&mut self) {
+        let world = self.world;
+        let load_of = |worker: &Worker| {
+            let own = worker.units.iter().filter_map(|key| world.units.get(key));
+            own.filter(|unit| unit.is_live()).count() + worker.claims.len()
+        };
+        let leads: BTreeSet<&WorkerId> = world.spans.values().collect();
+        for lead in leads.into_iter().filter_map(|id| world.workers.get(id)) {
+            let is_of_it =
+                |desk: &&mut Desk<'_>| desk.llm.as_ref().is_some_and(|llm| llm.worker.id == lead.id);
+            let beside = self.desks.iter_mut().filter(is_of_it).map(|desk| desk.worker);
+            let beside: usize = beside.filter(|worker| worker.id != lead.id).map(load_of).sum();
+            let load = load_of(lead) + beside;
+            self.desks.iter_mut().filter(is_of_it).for_each(|desk| desk.load = load);
+        }
+    }
+
+    /// One more unit on a desk.
+    pub(super) fn add_load(&mut self, at: usize) {
+        self.on_all_of_its_llm(at, |desk| desk.load += 1);
+    }
+
     /// One more request of the LLM of a desk.
     pub(super) fn add_request(&mut self, at: usize) {
-        self.on_all_of_its_llm(at, |desk| desk.load += 1);
+        self.add_load(at);
         if let Some(llm) = &mut self.desks[at].llm {
             llm.free -= 1;
         }
