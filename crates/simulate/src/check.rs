@@ -84,6 +84,8 @@ struct Live {
 struct Seen {
     gpu: Option<GpuUuid>,
     ordered: Option<EngineOrder>,
+    /// Whether it was told to leave: what its orders still name is loaded no more.
+    leaves: bool,
     /// Generation and state of its LLM as the brain was told.
     told: Option<(u64, EngineState)>,
     live: BTreeMap<AttemptKey, Live>,

@@ -75,6 +75,7 @@ impl Checks {
         let mut seen = Seen { gpu, ..Seen::default() };
         if let Some(orders) = orders {
             seen.ordered.clone_from(&orders.engine);
+            seen.leaves = orders.leave;
             for (key, order) in &orders.attempts {
                 let stopped = order.why.filter(|_| order.wish == Wish::Stop);
                 let (class, gpus) = (order.task.class(), order.gpus.clone());

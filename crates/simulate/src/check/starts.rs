@@ -20,6 +20,7 @@ impl Checks {
                 }
                 self.workers.entry(worker.clone()).or_default().ordered.clone_from(engine);
             }
+            Action::Leave { worker } => self.workers.entry(worker.clone()).or_default().leaves = true,
             Action::Stop { worker, key, why } => {
                 if let Some(live) = self.workers.get_mut(worker).and_then(|seen| seen.live.get_mut(key)) {
                     live.stopped = Some(*why);
@@ -103,7 +104,9 @@ impl Checks {
             });
             beside = beside.or_else(|| shared.next().map(|(key, _)| key.to_string()));
         }
-        let is_spread_here = |seen: &Seen| seen.ordered.iter().flat_map(|order| &order.beside).any(&mine);
+        let is_there = |seen: &Seen| !seen.leaves || seen.told.is_some();
+        let is_spread_here =
+            |seen: &Seen| is_there(seen) && seen.ordered.iter().flat_map(|order| &order.beside).any(&mine);
         if !self.colocates
             && let Some(id) = self.workers.iter().find_map(|(id, seen)| is_spread_here(seen).then_some(id))
         {
@@ -200,6 +203,11 @@ impl Checks {
             Action::Engine { worker, .. } => {
                 if let Some(seen) = self.workers.get_mut(worker) {
                     seen.ordered = before;
+                }
+            }
+            Action::Leave { worker } => {
+                if let Some(seen) = self.workers.get_mut(worker) {
+                    seen.leaves = false;
                 }
             }
             Action::Stop { worker, key, .. } => {
