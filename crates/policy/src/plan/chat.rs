@@ -37,6 +37,10 @@ pub(super) fn lend(draft: &mut Draft<'_>) {
         if world.misfit(&item.shape).is_some() || is_served(draft, lent, wanted, entry, item) {
             continue;
         }
+        // One GPU is lent, and no more: what needs several waits for the end of the batch.
+        if item.shape.needs_several() {
+            continue;
+        }
         // What is lent is kept for another task by now: it goes back.
         if lent.is_some_and(|at| draft.is_firmly_kept(&draft.desks[at], item.since)) {
             continue;

@@ -46,10 +46,13 @@ pub(super) struct Reserved<'w> {
 /// Takes over what is kept already, before anything is decided.
 pub(super) fn take_over(draft: &mut Draft<'_>) {
     let world = draft.world;
-    // While another type has to start first nothing is kept for it, or that one might wait for it in turn.
+    // While another type has to start first nothing is kept for it, or that one might wait for it in turn; and nothing for
+    // an LLM task that an exclusive batch holds back.
+    let exclusive = draft.exclusive.is_some();
     let may_start = |item: &Queued| {
+        let is_held = exclusive && item.shape.host().is_none();
         let has_turn = !world.turns.must_wait(world.grants(false), &item.task.job_type);
-        has_turn && world.misfit(&item.shape).is_none()
+        !is_held && has_turn && world.misfit(&item.shape).is_none()
     };
     let Some((kept, item)) = world.kept_gpus().filter(|(_, item)| may_start(item)) else { return };
     for desk in &mut draft.desks {

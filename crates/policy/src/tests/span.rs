@@ -266,3 +266,13 @@ fn what_runs_on_all_its_gpus_gives_way_to_a_chatbot_that_needs_it() {
     rig.run_until_rest();
     assert!(rig.is_complete("v") && rig.is_complete("w"));
 }
+
+#[test]
+fn what_waits_for_it_does_not_keep_gpus_from_an_exclusive_batch() {
+    let mut rig = rig(one_at_a_time(spread()), [24_576, 24_576]);
+    rig.drop_task(prompt("small").of_type("chatbot")).run_until_ended("small");
+    rig.drop_task(whisper("v").media(600.0)).run_for(2_000);
+    rig.drop_task(big("a").of_type("chatbot")).run_for(2_000);
+    rig.drop_batch("b", GpuMode::Exclusive, &[100.0; 4]).run_until_ended("b.3");
+    rig.run_until_ended("a");
+}
