@@ -1,5 +1,6 @@
 //! The loop: drain, decide, act, publish, sleep.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use model::link::{Orders, Phase, Reports};
@@ -298,14 +299,12 @@ impl Body {
         match spool::recover::pronounce(&self.layout, worker) {
             Ok(Some(lock)) => {
                 tracing::info!(%worker, "a worker is gone");
-                self.watch.remove_worker(worker);
                 let mut open = self.hands.arms.ordered(worker);
                 if let Some(orders) = orders {
                     open.extend(orders.attempts.keys().cloned());
                     self.born(worker, Reports { phase: Phase::Left, ..Reports::default() }, Some(orders));
                 }
-                self.hands.arms.bury_later(worker, open, Some(lock));
-                self.hands.launcher.bury(worker);
+                self.bury(worker, open, Some(lock));
                 true
             }
             Ok(None) => {
@@ -316,10 +315,8 @@ impl Body {
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.hands.arms.lives(worker) => {
                 tracing::error!(%worker, "a worker is gone; somebody removed its folder, and what it had finished there");
-                self.watch.remove_worker(worker);
                 let open = self.hands.arms.ordered(worker);
-                self.hands.arms.bury_later(worker, open, None);
-                self.hands.launcher.bury(worker);
+                self.bury(worker, open, None);
                 true
             }
             Err(error) => {
@@ -327,6 +324,13 @@ impl Body {
                 true
             }
         }
+    }
+
+    /// A worker is dead: what it left behind is ended, and then its death is a fact (`buried`).
+    fn bury(&mut self, worker: &WorkerId, open: BTreeSet<AttemptKey>, lock: Option<std::fs::File>) {
+        self.watch.remove_worker(worker);
+        self.hands.arms.bury_later(worker, open, lock);
+        self.hands.launcher.bury(worker);
     }
 
     /// Nothing of a dead worker runs any more: its outbox is read, then its death is a fact.

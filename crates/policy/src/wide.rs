@@ -105,7 +105,7 @@ impl World {
         let model = self.spanning_model(shape);
         let usable = || self.gpus.values().filter(|gpu| gpu.is_usable());
         let able = |gpu: &&Gpu| match model {
-            Some((name, entry)) => self.spreads_to(gpu, name, entry) && place::can_hold(shape, &gpu.facts),
+            Some(_) => self.could_be_one_for(gpu, shape),
             None => self.takes_scripts(gpu) && place::can_hold(shape, &gpu.facts),
         };
         let fit = usable().filter(able).count();

@@ -10,6 +10,7 @@ use model::learned::Learned;
 use serde_json::json;
 use simulate::storm::{self, Storm};
 use simulate::{Mind, Outcome, Scenario, Sim, gantt, replay, scenario, table};
+use spool::layout::Layout;
 
 use crate::command::GpuSpool;
 use crate::console::Console;
@@ -226,7 +227,7 @@ fn boots(options: &Options, scenario: &mut Scenario, console: &mut Console<'_>) 
 /// What the spool of a journal has learned.
 fn learned_beside(journal: &Path, console: &mut Console<'_>) -> Option<Learned> {
     let journal = std::path::absolute(journal).ok()?;
-    let path = journal.parent()?.parent()?.join("brain").join("learned.json");
+    let path = Layout::new(journal.parent()?.parent()?).learned();
     let text = std::fs::read(&path).ok()?;
     let read = serde_json::from_slice(&text);
     if let Err(error) = &read {

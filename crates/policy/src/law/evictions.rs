@@ -111,7 +111,7 @@ pub(super) fn said(step: &Step<'_>, found: &mut Found) {
     });
     let about = why.and_then(Saying::gpu);
     let is_told = step.world.gpus_of_llm(worker).any(|gpu| about == Some(gpu.key().as_str()));
-    if !is_told && !has_lost_a_gpu(step, worker) {
+    if !is_told {
         found.push(format!("the LLM of GPU {} is to go and nothing says why", lead.key()));
     }
 }

@@ -395,6 +395,11 @@ impl<'w> Desk<'w> {
         self.llm.as_ref().is_some_and(|llm| llm.ready) && self.load == 0 && !self.taken
     }
 
+    /// Whether its LLM is that of this worker, or is spread to it from there.
+    pub(super) fn has_llm_of(&self, lead: &WorkerId) -> bool {
+        self.llm.as_ref().is_some_and(|llm| llm.worker.id == *lead)
+    }
+
     /// Whether a host is loaded.
     pub(super) fn has_resident(&self) -> bool {
         self.worker.residents().next().is_some()

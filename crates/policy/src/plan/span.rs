@@ -33,12 +33,10 @@ impl Draft<'_> {
         };
         let leads: BTreeSet<&WorkerId> = world.spans.values().collect();
         for lead in leads.into_iter().filter_map(|id| world.workers.get(id)) {
-            let is_of_it =
-                |desk: &&mut Desk<'_>| desk.llm.as_ref().is_some_and(|llm| llm.worker.id == lead.id);
-            let beside = self.desks.iter_mut().filter(is_of_it).map(|desk| desk.worker);
+            let beside = self.desks.iter().filter(|desk| desk.has_llm_of(&lead.id)).map(|desk| desk.worker);
             let beside: usize = beside.filter(|worker| worker.id != lead.id).map(load_of).sum();
             let load = load_of(lead) + beside;
-            self.desks.iter_mut().filter(is_of_it).for_each(|desk| desk.load = load);
+            self.on_all_of(&lead.id, |desk| desk.load = load);
         }
     }
 
@@ -56,13 +54,14 @@ impl Draft<'_> {
     }
 
     fn on_all_of_its_llm(&mut self, at: usize, change: impl Fn(&mut Desk<'_>)) {
-        match self.desks[at].llm.as_ref().map(|llm| llm.worker.id.clone()) {
+        match self.desks[at].llm.as_ref().map(|llm| llm.worker) {
             None => change(&mut self.desks[at]),
-            Some(lead) => {
-                let is_of_it = |desk: &Desk<'_>| desk.llm.as_ref().is_some_and(|llm| llm.worker.id == lead);
-                self.desks.iter_mut().filter(|desk| is_of_it(desk)).for_each(change);
-            }
+            Some(lead) => self.on_all_of(&lead.id, change),
         }
+    }
+
+    fn on_all_of(&mut self, lead: &WorkerId, change: impl Fn(&mut Desk<'_>)) {
+        self.desks.iter_mut().filter(|desk| desk.has_llm_of(lead)).for_each(change);
     }
 }
 
@@ -192,16 +191,15 @@ pub(super) fn mind_lost_gpus(draft: &mut Draft<'_>) {
         let Some(order) = lead.engine.as_ref().filter(|_| !lost.is_empty() && lead.serves()) else {
             continue;
         };
-        for desk in draft.desks.iter_mut() {
-            desk.taken |= desk.llm.as_ref().is_some_and(|llm| llm.worker.id == lead.id);
-        }
+        draft.on_all_of(&lead.id, |desk| desk.taken = true);
         let rests = lead.again_at.is_some_and(|time| !draft.is_time(time));
         if rests || world.units_on(lead).any(Unit::is_live) || !lead.claims.is_empty() {
             continue;
         }
-        let gpu = lead.gpu.as_ref().map(|uuid| world.keys_of([uuid])).unwrap_or_default();
-        let (model, lost) = (order.model.clone(), world.keys_of(lost));
-        draft.say(Saying::LosesGpu { gpu, model, lost });
+        if let Some(gpu) = world.gpu_of(&lead.id) {
+            let (model, lost) = (order.model.clone(), world.keys_of(lost));
+            draft.say(Saying::LosesGpu { gpu: gpu.key(), model, lost });
+        }
         draft.act(Action::Engine { worker: lead.id.clone(), engine: None });
     }
 }
