@@ -80,11 +80,15 @@ impl World {
         (0, first)
     }
 
-    /// Rows of the same class and lane; of the lane, where one lock is all there is.
+    /// Rows of the same class and lane; of the lane, where one lock is all there is. For who is at the front, those there:
+    /// that leaves out no more than some of its own level where hundreds of rows of one kind wait, and a plan can afford it.
     fn rivals(&self, item: &Queued) -> impl Iterator<Item = (&RowKey, &Row)> {
         let (class, in_cpu_lane) = (item.shape.class(), item.shape.in_cpu_lane());
         let one_queue = !in_cpu_lane && self.has_single_lock();
-        let lines = self.queue.lines().filter(move |(shape, _)| {
+        let is_first = self.queue.is_at_front(item);
+        let front = is_first.then(|| self.queue.front()).into_iter().flatten();
+        let all = (!is_first).then(|| self.queue.lines()).into_iter().flatten();
+        let lines = front.chain(all).filter(move |(shape, _)| {
             (one_queue || shape.class() == class) && shape.in_cpu_lane() == in_cpu_lane
         });
         lines.flat_map(|(_, line)| line.rows())

@@ -43,6 +43,16 @@ impl Ageing {
         Some(since + Millis(step.0.saturating_mul(i64::from(level - priority.level() + 1))))
     }
 
+    /// What a task's place among others comes down to that time does not change.
+    pub(crate) fn summit(self, priority: Priority, arrival: Arrival) -> Summit {
+        let below_top = Priority::URGENT.level() - priority.level();
+        let (tier, at) = match self.bound(priority) {
+            Some(bound) => (0, arrival.since + bound),
+            None => (below_top, arrival.since),
+        };
+        Summit { tier, at, arrival }
+    }
+
     /// The stated bound: how long a task of this priority waits at most until nothing that comes later goes before it
     /// but chatbots and other job types at their turn. None while ageing is off; zero for priority 5.
     pub(crate) fn bound(self, priority: Priority) -> Option<Millis> {
@@ -69,6 +79,14 @@ impl Urgency {
         let level = ageing.level(priority, since, now);
         Self { waits_for_chatbots: !chatbot, below_top: Priority::URGENT.level() - level }
     }
+}
+
+/// When a task reaches the top level, and before which others then: smaller goes first. While ageing is off, by priority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Summit {
+    tier: u8,
+    at: Millis,
+    arrival: Arrival,
 }
 
 /// When something came: smaller goes first.

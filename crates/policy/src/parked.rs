@@ -7,12 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::{Entry, Millis, TaskClass};
 
 /// Tasks that may not start yet.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Parked {
     by_class: BTreeMap<TaskClass, BTreeSet<(Millis, Entry)>>,
 }
 
 impl Parked {
+    /// None.
+    pub(crate) const fn new() -> Self {
+        Self { by_class: BTreeMap::new() }
+    }
+
     /// Parks a task.
     pub(crate) fn insert(&mut self, until: Millis, entry: Entry) {
         self.by_class.entry(entry.class).or_default().insert((until, entry));

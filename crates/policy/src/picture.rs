@@ -91,7 +91,7 @@ pub fn picture(world: &World, now: Millis, wall: Timestamp, frame: PictureFrame)
 /// What waits of the batches that have the GPUs for themselves; none outside exclusive mode.
 pub(crate) fn wanted_by_batches(world: &World, now: Millis) -> Option<Vec<&Shape>> {
     let exclusive = world.exclusive(now)?;
-    let lines = world.queue.lines().map(|(shape, _)| shape);
+    let lines = world.queue.front().map(|(shape, _)| shape);
     Some(lines.filter(|shape| exclusive.has(shape.batch.as_ref())).collect())
 }
 

@@ -1,17 +1,25 @@
 //! What waits: every queued task by entry, and by *shape*, so that a plan looks at heads and never at all tasks.
 //!
-//! Tasks of one shape differ only in their turn. The tasks of one shape,
-//! job type and priority are a *row*: they age together, so their order is that of their arrival for ever, and nothing is
-//! sorted again as time passes. Not here: any choice, and how rows are ranked (`order`, `turn`).
+//! Tasks of one shape differ only in their turn: they stand in one *line*. The tasks of one shape, job type and priority
+//! are a *row*: they age together, so their order is that of their arrival for ever, and nothing is sorted again as time
+//! passes. Not here: any choice, and how rows are ranked (`order`, `turn`).
+
+mod front;
+mod line;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{BatchId, Entry, Millis, Priority, Task, TaskClass, TaskId};
 
-use crate::order::Arrival;
+use crate::order::{Ageing, Arrival};
 use crate::parked::Parked;
 use crate::shape::{HostKey, Shape};
+pub(crate) use front::Admission;
+use front::Front;
+#[cfg(test)]
+pub(crate) use front::WIDTH;
+pub(crate) use line::{Line, Row, RowKey};
 
 /// Longest first within one priority.
 type Length = (Reverse<Priority>, Reverse<u64>, Arrival);
@@ -62,142 +70,6 @@ fn expected_ms(task: &Task) -> u64 {
     stated_ms(task).unwrap_or_default()
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "milliseconds of media, never below 0"
-)]
-fn scaled(ms: u64, factor: f64) -> u64 {
-    (ms as f64 * factor) as u64
-}
-
-/// Startable tasks of one shape.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Line {
-    rows: BTreeMap<RowKey, Row>,
-    /// Items of a batch whose media is known, by its length.
-    by_media: BTreeMap<Length, Entry>,
-    /// The other items of a batch, by what their author expects; those that nobody knows anything of come first.
-    by_estimate: BTreeMap<Length, Entry>,
-    count: u64,
-    tally: Tally,
-}
-
-/// What the tasks of a line add up to, kept as they come and go.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tally {
-    /// The instants since when they wait, added up, in milliseconds.
-    since_sum: i128,
-    /// The lengths they are known by, added up, in milliseconds; see `expected_ms`.
-    pub length_sum: u64,
-    /// Since when tasks of this line wait without one of them leaving it.
-    pub still_since: Millis,
-}
-
-/// What tells the rows of a shape from each other.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct RowKey {
-    /// The job type of its tasks.
-    pub job_type: String,
-    /// Their priority.
-    pub priority: Priority,
-}
-
-/// Startable tasks of one shape, job type and priority, in the order of their arrival.
-pub(crate) type Row = BTreeMap<Arrival, Entry>;
-
-impl Line {
-    /// How many.
-    pub(crate) const fn len(&self) -> u64 {
-        self.count
-    }
-
-    /// What they add up to.
-    pub(crate) const fn tally(&self) -> Tally {
-        self.tally
-    }
-
-    /// How long they have waited, added up.
-    pub(crate) fn waited(&self, now: Millis) -> Millis {
-        let sum = i128::from(now.0) * i128::from(self.count) - self.tally.since_sum;
-        Millis(i64::try_from(sum.max(0)).unwrap_or(i64::MAX))
-    }
-
-    /// Row by row.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = (&RowKey, &Row)> {
-        self.rows.iter()
-    }
-
-    /// Any of them: the oldest of one of its rows.
-    pub(crate) fn any(&self) -> Option<&Entry> {
-        self.entries().next()
-    }
-
-    /// All of them, row by row.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.rows.values().flat_map(BTreeMap::values)
-    }
-
-    /// The longest first, where a second of media takes this many seconds, and what has no media typically takes so long.
-    pub(crate) fn longest_first(
-        &self,
-        of_media: f64,
-        typical: Option<Millis>,
-    ) -> impl Iterator<Item = &Entry> + use<'_> {
-        let mut by_media = self.by_media.iter().peekable();
-        let mut by_estimate = self.by_estimate.iter().peekable();
-        let typical = typical.map(|typical| u64::try_from(typical.0).unwrap_or_default());
-        std::iter::from_fn(move || {
-            let media = by_media.peek().map(|((priority, Reverse(ms), arrival), _)| {
-                (*priority, Reverse(scaled(*ms, of_media)), *arrival)
-            });
-            let other = by_estimate.peek().map(|((priority, Reverse(ms), arrival), _)| {
-                (*priority, Reverse(typical.unwrap_or(*ms)), *arrival)
-            });
-            let media_goes_first = match (media, other) {
-                (Some(media), Some(other)) => media < other,
-                (media, _) => media.is_some(),
-            };
-            let next = if media_goes_first { by_media.next() } else { by_estimate.next() };
-            next.map(|(_, entry)| entry)
-        })
-    }
-
-    fn insert(&mut self, entry: &Entry, item: &Queued, now: Millis) {
-        let row = self.rows.entry(item.row()).or_default();
-        if row.insert(item.arrival(), entry.clone()).is_none() {
-            if self.count == 0 {
-                self.tally.still_since = now;
-            }
-            self.count += 1;
-            self.tally.since_sum += i128::from(item.since.0);
-            self.tally.length_sum = self.tally.length_sum.saturating_add(expected_ms(&item.task));
-        }
-        if item.shape.batch.is_some() {
-            let by_length =
-                if item.task.media_s.is_some() { &mut self.by_media } else { &mut self.by_estimate };
-            by_length.insert(item.length(), entry.clone());
-        }
-    }
-
-    fn remove(&mut self, item: &Queued, now: Millis) {
-        let key = item.row();
-        let Some(row) = self.rows.get_mut(&key) else { return };
-        if row.remove(&item.arrival()).is_some() {
-            self.count -= 1;
-            self.tally.since_sum -= i128::from(item.since.0);
-            self.tally.length_sum = self.tally.length_sum.saturating_sub(expected_ms(&item.task));
-            self.tally.still_since = now;
-        }
-        if row.is_empty() {
-            self.rows.remove(&key);
-        }
-        self.by_media.remove(&item.length());
-        self.by_estimate.remove(&item.length());
-    }
-}
-
 /// What waits of a batch, added up, so that nobody has to look at every item.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BatchTally {
@@ -243,24 +115,40 @@ impl BatchTally {
 }
 
 /// Everything that waits.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Queue {
     items: BTreeMap<Entry, Queued>,
     lines: BTreeMap<Shape, Line>,
+    front: Front,
     parked: Parked,
     by_id: BTreeMap<TaskId, BTreeSet<Entry>>,
     by_batch: BTreeMap<BatchId, BatchTally>,
     cancelled: BTreeSet<Entry>,
     /// Startable chatbots, by priority and arrival.
     chatbots: BTreeMap<(Reverse<Priority>, u64), Entry>,
-    /// Batches whose items do not start.
-    paused: BTreeSet<BatchId>,
     known: BTreeMap<(TaskClass, Priority), u64>,
     unparsed: BTreeMap<(TaskClass, Priority), u64>,
     now: Millis,
 }
 
 impl Queue {
+    /// An empty one, where tasks age like this.
+    pub(crate) const fn new(ageing: Ageing) -> Self {
+        Self {
+            items: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            front: Front::new(ageing),
+            parked: Parked::new(),
+            by_id: BTreeMap::new(),
+            by_batch: BTreeMap::new(),
+            cancelled: BTreeSet::new(),
+            chatbots: BTreeMap::new(),
+            known: BTreeMap::new(),
+            unparsed: BTreeMap::new(),
+            now: Millis::ZERO,
+        }
+    }
+
     /// Takes a task in, or replaces what was known of its entry.
     pub(crate) fn insert(&mut self, entry: Entry, item: Queued, now: Millis) {
         if self.remove(&entry).is_none() {
@@ -314,8 +202,11 @@ impl Queue {
         if item.task.is_chatbot() && item.shape.class() == TaskClass::Llm {
             self.chatbots.insert((Reverse(item.task.priority), item.order), entry.clone());
         }
-        let now = self.now;
-        self.lines.entry(item.shape.clone()).or_default().insert(entry, item, now);
+        let row = item.row();
+        let line = self.lines.entry(item.shape.clone()).or_default();
+        let before = line.first_of(&row);
+        line.insert(entry, item, self.now);
+        self.front.moves(&item.shape, &row, before, line.first_of(&row));
     }
 
     fn step_out(&mut self, item: &Queued) {
@@ -323,7 +214,10 @@ impl Queue {
             self.chatbots.remove(&(Reverse(item.task.priority), item.order));
         }
         if let Some(line) = self.lines.get_mut(&item.shape) {
+            let row = item.row();
+            let before = line.first_of(&row);
             line.remove(item, self.now);
+            self.front.moves(&item.shape, &row, before, line.first_of(&row));
             if line.len() == 0 {
                 self.lines.remove(&item.shape);
             }
@@ -413,9 +307,15 @@ impl Queue {
         self.by_id.get(task_id).into_iter().flatten()
     }
 
-    /// Startable tasks by shape; items of paused batches are not among them.
+    /// Startable tasks by shape, all of them; items of paused batches are not among them. For views: a plan looks at the
+    /// front.
     pub(crate) fn lines(&self) -> impl Iterator<Item = (&Shape, &Line)> {
         self.lines.iter().filter(|(shape, _)| !self.is_paused(shape))
+    }
+
+    /// The lines that a plan looks at; items of paused batches are not among them.
+    pub(crate) fn front(&self) -> impl Iterator<Item = (&Shape, &Line)> {
+        self.front.shapes(false).into_iter().filter_map(|shape| self.lines.get_key_value(shape))
     }
 
     /// LLM tasks of chatbots that may start, the most urgent first, then by arrival.
@@ -423,30 +323,34 @@ impl Queue {
         self.chatbots.values()
     }
 
-    /// Items of paused batches by shape.
+    /// Whether it is the first of a row that a plan looks at.
+    pub(crate) fn is_at_front(&self, item: &Queued) -> bool {
+        self.front.has(&item.shape, &item.row(), item.arrival())
+    }
+
+    /// Items of paused batches by shape: those that are looked at.
+    pub(crate) fn paused_front(&self) -> impl Iterator<Item = (&Shape, &Line)> {
+        self.front.shapes(true).into_iter().filter_map(|shape| self.lines.get_key_value(shape))
+    }
+
+    /// Items of paused batches by shape, all of them.
     pub(crate) fn paused_lines(&self) -> impl Iterator<Item = (&Shape, &Line)> {
         self.lines.iter().filter(|(shape, _)| self.is_paused(shape))
     }
 
-    /// Keeps the items of a batch from starting, or no longer.
-    pub(crate) fn pause(&mut self, batch: &BatchId, paused: bool) {
-        if paused {
-            self.paused.insert(batch.clone());
-        } else {
-            self.paused.remove(batch);
-        }
+    /// What a batch asks for from now on.
+    pub(crate) fn admit(&mut self, batch: &BatchId, admission: Admission) {
+        self.front.admit(batch, admission);
     }
 
     /// Whether tasks of this shape are items of a paused batch.
     pub(crate) fn is_paused(&self, shape: &Shape) -> bool {
-        shape.batch.as_ref().is_some_and(|batch| self.paused.contains(batch))
+        self.front.admission(shape.batch.as_ref()) == Admission::Paused
     }
 
     /// Whether scripts wait for a GPU.
     pub(crate) fn has_scripts_for_gpus(&self) -> bool {
-        // Shapes of scripts come after those of LLM tasks.
-        let scripts = self.lines.keys().rev().take_while(|shape| shape.class() == TaskClass::Script);
-        scripts.into_iter().any(|shape| !shape.in_cpu_lane())
+        self.front.any_kind(|shape| shape.class() == TaskClass::Script && !shape.in_cpu_lane())
     }
 
     /// The startable tasks of this shape.
@@ -498,6 +402,12 @@ impl Queue {
     /// Files that were counted and not yet read.
     pub(crate) fn unparsed(&self, class: TaskClass) -> u64 {
         self.unparsed.iter().filter(|((of, _), _)| *of == class).map(|(_, count)| count).sum()
+    }
+
+    /// Lets a plan look at fewer lines.
+    #[cfg(test)]
+    pub(crate) const fn narrow(&mut self, width: usize) {
+        self.front.narrow(width);
     }
 
     /// Takes one out of line that still waits, which nobody else does.

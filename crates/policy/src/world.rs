@@ -160,6 +160,7 @@ impl World {
     /// An empty world. `cpu_slots` of the configuration should be settled by the caller, who can count cores.
     #[must_use]
     pub fn new(config: Config, learned: Learned) -> Self {
+        let ageing = Ageing::of_seconds(config.fairness.ageing_s);
         Self {
             memory: Memory::new(learned),
             demand: Demand::default(),
@@ -175,7 +176,7 @@ impl World {
             ram_wait: None,
             gpus: BTreeMap::new(),
             cooling: BTreeSet::new(),
-            queue: Queue::default(),
+            queue: Queue::new(ageing),
             claims: BTreeMap::new(),
             failing: BTreeMap::new(),
             units: BTreeMap::new(),

@@ -83,7 +83,7 @@ fn by_gpus(workloads: &[Workload]) {
     println!("\nBy GPUs: the same, and what one more GPU adds to a plan\n");
     println!("| queue | GPUs | waiting | event | plan | task | plan per GPU |");
     println!("|---|---:|---:|---:|---:|---:|---:|");
-    let few = [Workload::OneKind, Workload::TwentyKinds, Workload::Mixed, Workload::Batch, Workload::Batches];
+    let few = [Workload::OneKind, Workload::TwentyKinds, Workload::Mixed, Workload::Batch];
     for workload in workloads.iter().filter(|workload| few.contains(workload)) {
         for (gpus, depth) in [(8, 10_000), (100, 10_000), (1_000, 10_000), (1_000, 100_000)] {
             let cost = costs(vec![ready(gpus, depth, *workload)])[0];

@@ -4,7 +4,7 @@ use model::{Entry, GpuMode, Millis, Task, TaskClass, TaskId};
 
 use crate::batch::Batch;
 use crate::event::BatchFacts;
-use crate::queue::Queued;
+use crate::queue::{Admission, Queued};
 use crate::shape::Shape;
 use crate::unit::{Closing, Unit};
 use crate::world::World;
@@ -68,15 +68,21 @@ impl World {
         if facts.completed.saturating_add(facts.failed) > facts.total {
             self.anomaly("batch_has_more_ends_than_items");
         }
-        self.queue.pause(&facts.batch_id, facts.paused && facts.remaining() > 0);
+        let threshold = self.config.resource_manager.batch_settings.auto_exclusive_threshold;
+        let exclusive = facts.mode(threshold) == GpuMode::Exclusive;
+        let admission = match facts.remaining() {
+            0 => Admission::Shared,
+            _ if facts.paused => Admission::Paused,
+            _ if exclusive => Admission::Exclusive,
+            _ => Admission::Shared,
+        };
+        self.queue.admit(&facts.batch_id, admission);
         if facts.remaining() == 0 {
             if let Some(batch) = self.batches.remove(&facts.batch_id) {
                 self.batches_exclusive.remove(&batch.order);
             }
             return;
         }
-        let threshold = self.config.resource_manager.batch_settings.auto_exclusive_threshold;
-        let exclusive = facts.mode(threshold) == GpuMode::Exclusive;
         let batch_id = facts.batch_id.clone();
         let order = match self.batches.get_mut(&batch_id) {
             Some(batch) => {

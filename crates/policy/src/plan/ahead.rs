@@ -205,7 +205,7 @@ fn choice_for(draft: &Draft<'_>, desk: &Desk<'_>, wanted: Option<&str>) -> Optio
 /// While the last items of an exclusive batch run, the files of the LLMs that come back are read.
 fn read_ahead_of_the_end(draft: &mut Draft<'_>) {
     let world = draft.world;
-    let waits = world.queue.lines().any(|(shape, _)| {
+    let waits = draft.front.iter().any(|(shape, _)| {
         draft.exclusive.as_ref().is_some_and(|exclusive| exclusive.has(shape.batch.as_ref()))
     });
     if waits || !world.config.prediction.prewarm {

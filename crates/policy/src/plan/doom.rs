@@ -21,7 +21,7 @@ pub(super) fn doom(draft: &mut Draft<'_>) {
             fail(draft, entry, cancelled());
         }
     }
-    for (shape, line) in world.queue.lines() {
+    for (shape, line) in draft.front.clone().iter() {
         let Some(error) = never_runs(world, shape) else {
             say_that_it_cannot_start(draft, shape, line);
             continue;

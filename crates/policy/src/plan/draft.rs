@@ -1,6 +1,7 @@
 //! The plan as it grows: what was decided so far, and what that leaves of each GPU.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use model::learned::Grants;
 use model::link::{EngineOrder, HostOrder, StopWhy};
@@ -15,6 +16,7 @@ use crate::action::{Action, Plan};
 use crate::exclusive::Exclusive;
 use crate::gpu::Gpu;
 use crate::model_choice::Choice;
+use crate::queue::Line;
 use crate::room::{Holder, Room};
 use crate::shape::Shape;
 use crate::worker::{Llm, Worker};
@@ -42,6 +44,8 @@ pub(super) struct Draft<'w> {
     pub ram: Guard,
     /// Whether scripts of more than one shape wait, or LLM tasks beside them: only then can one be in another's way.
     pub is_mixed: bool,
+    /// The lines to look at.
+    pub front: Rc<[(&'w Shape, &'w Line)]>,
     /// The task that some desks are kept for, as it needs several.
     pub reserved: Option<Reserved<'w>>,
     actions: Vec<Action>,
@@ -130,6 +134,7 @@ impl<'w> Draft<'w> {
             largest_waiting: None,
             ram: Guard::default(),
             is_mixed: false,
+            front: world.queue.front().collect(),
             reserved: None,
             actions: Vec::new(),
             wake_at: None,
@@ -168,7 +173,7 @@ impl<'w> Draft<'w> {
 
     fn look_at_needs(&mut self) {
         let mut kinds = 0_usize;
-        for (shape, _) in self.world.queue.lines().filter(|(shape, _)| !shape.in_cpu_lane()) {
+        for (shape, _) in self.front.clone().iter().filter(|(shape, _)| !shape.in_cpu_lane()) {
             kinds += 1;
             if shape.host().is_some() {
                 self.largest_waiting = self.largest_waiting.max(shape.needs.vram_mib);

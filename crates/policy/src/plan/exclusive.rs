@@ -12,7 +12,7 @@ use crate::shape::Shape;
 /// Items of exclusive batches that wait for a GPU; one that needs several counts as so many.
 pub(super) fn items_waiting<'w>(draft: &Draft<'w>, exclusive: &Exclusive<'_>) -> Vec<(&'w Shape, u64)> {
     let world = draft.world;
-    let lines = world.queue.lines();
+    let lines = draft.front.iter().copied();
     let of_batch = lines.filter(|(shape, _)| !shape.in_cpu_lane() && exclusive.has(shape.batch.as_ref()));
     let fitting = of_batch.filter(|(shape, _)| world.misfit(shape).is_none());
     fitting.map(|(shape, line)| (shape, line.len() * shape.gpus() as u64)).collect()

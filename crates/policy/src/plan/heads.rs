@@ -17,7 +17,7 @@ pub(super) fn heads(draft: &mut Draft<'_>) {
     for class in TaskClass::ALL {
         let mut first: Option<(Place, &Queued)> = None;
         let mut paused_item = None;
-        for (shape, line) in world.queue.lines().filter(|(shape, _)| shape.class() == class) {
+        for (shape, line) in draft.front.iter().filter(|(shape, _)| shape.class() == class) {
             let grants = draft.grants(shape.in_cpu_lane());
             for (key, row) in line.rows() {
                 let waits = row.values().find(|entry| !draft.spoken_for.contains(*entry));
@@ -30,7 +30,7 @@ pub(super) fn heads(draft: &mut Draft<'_>) {
             }
         }
         if first.is_none() {
-            let paused = world.queue.paused_lines().filter(|(shape, _)| shape.class() == class);
+            let paused = world.queue.paused_front().filter(|(shape, _)| shape.class() == class);
             let rows = paused.flat_map(|(_, line)| line.rows());
             let waits = rows.filter_map(|(_, row)| row.iter().next()).min();
             paused_item = waits.and_then(|(_, entry)| world.queue.get(entry));

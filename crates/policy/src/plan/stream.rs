@@ -86,7 +86,7 @@ impl<'w> Stream<'w> {
 pub(super) fn streams<'w>(draft: &Draft<'w>) -> Vec<Stream<'w>> {
     let world = draft.world;
     let mut streams: BTreeMap<&'w Shape, Stream<'w>> = BTreeMap::new();
-    for (shape, line) in world.queue.lines() {
+    for (shape, line) in draft.front.iter().copied() {
         let mut stream = Stream::new(shape);
         stream.left = line.len();
         if shape.batch.is_some() {

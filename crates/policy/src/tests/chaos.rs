@@ -4,10 +4,11 @@ use model::config::{EvictionRule, GpuLock, VramAccounting};
 use model::{FailureClass, GpuMode};
 use proptest::prelude::*;
 
-use super::make::{Drop, QWEN_7B, QWEN_14B, config, prompt, script, whisper, with_brains};
+use super::make::{Drop, QWEN_7B, QWEN_14B, config, own_program, prompt, script, whisper, with_brains};
 use super::random::random_and_kept;
 use super::rig::{Rig, id};
 use crate::action::Action;
+use crate::queue::WIDTH;
 use crate::{Event, Rest};
 
 /// Something that happens.
@@ -121,24 +122,28 @@ struct Story {
     rig: Rig,
     /// Whether GPUs are pinned for an LLM.
     brains: bool,
+    /// Whether a plan looks at one row of each kind.
+    narrow: bool,
     names: Vec<String>,
     batches: Vec<String>,
 }
 
 impl Story {
-    /// With `spreads`, the larger model is spread over two GPUs, where none is pinned.
-    fn new(settings: &Settings, spreads: bool) -> Self {
+    /// With `spreads`, the larger model is spread over two GPUs, where none is pinned. With `narrow`, a plan looks at one
+    /// row of each kind, and many rows are of one: what is the case where hundreds of programs or batches wait.
+    fn new(settings: &Settings, spreads: bool, narrow: bool) -> Self {
         let mut config = settings.config();
         let spreads = spreads && !settings.brains;
         if let Some(model) = config.models.get_mut(QWEN_14B).filter(|_| spreads) {
             model.gpus = Some(2);
         }
-        let mut rig = Rig::with(config).gpus([24_576, 12_227, 8_192]);
+        let rig = if narrow { Rig::with(config).looking_at(1) } else { Rig::with(config) };
+        let mut rig = rig.gpus([24_576, 12_227, 8_192]);
         // Workers die while starts are in their hands; what that makes strange is counted, and is not the matter here.
         rig.lenient = true;
         // So that scripts give way to the chatbots among the tasks.
         rig.boundary = Some(3_000);
-        Self { rig, brains: settings.brains, names: Vec::new(), batches: Vec::new() }
+        Self { rig, brains: settings.brains, narrow, names: Vec::new(), batches: Vec::new() }
     }
 
     fn name(&mut self) -> String {
@@ -175,9 +180,10 @@ impl Story {
                 }
             }),
             Step::Script { priority, kind, media, chatbot } => {
-                let brains = self.brains;
+                let (brains, narrow) = (self.brains, self.narrow);
                 self.drop(|name| {
                     let drop = match kind {
+                        0 if narrow => own_program(name).priority(priority),
                         0 => script(name, "embed").priority(priority),
                         1 => whisper(name).priority(priority).media(f64::from(media)),
                         2 => whisper(name).priority(priority).media(f64::from(media)).with_model("large-v3"),
@@ -272,8 +278,9 @@ proptest! {
         steps in prop::collection::vec(step(), 1..40),
         settings in settings(),
         spreads: bool,
+        narrow: bool,
     ) {
-        let mut story = Story::new(&settings, spreads);
+        let mut story = Story::new(&settings, spreads, narrow);
         for step in &steps {
             story.happen(step);
         }
@@ -301,8 +308,9 @@ proptest! {
         settings in settings(),
         at_once: bool,
         spreads: bool,
+        narrow: bool,
     ) {
-        let mut story = Story::new(&settings, spreads);
+        let mut story = Story::new(&settings, spreads, narrow);
         for step in &steps {
             story.happen(step);
         }
@@ -320,18 +328,20 @@ proptest! {
     }
 }
 
+/// A file that was dropped; nothing answers what the mind wants done.
+fn queued(rig: &mut Rig, drop: Drop, order: u64) {
+    let task = drop.task;
+    let entry =
+        model::Entry { class: task.class(), priority: task.priority, name: format!("{}.json", task.task_id) };
+    rig.world.apply(rig.now, Event::Queued { entry, task: Box::new(task), order, not_before: None });
+}
+
 #[test]
 fn tens_of_thousands_of_queued_tasks_do_not_slow_the_plan() {
     let mut rig = Rig::new().gpus([24_576, 24_576]);
     for n in 0..30_000 {
         let task = if n % 2 == 0 { prompt(&format!("p{n}")) } else { whisper(&format!("w{n}")).media(600.0) };
-        let entry = model::Entry {
-            class: task.task.class(),
-            priority: task.task.priority,
-            name: format!("{n}.json"),
-        };
-        rig.world
-            .apply(rig.now, Event::Queued { entry, task: Box::new(task.task), order: n, not_before: None });
+        queued(&mut rig, task, n);
     }
     // Two thousand plans over thirty thousand tasks: a plan that looked at all of them would take minutes.
     rig.run_for(100);
@@ -339,4 +349,45 @@ fn tens_of_thousands_of_queued_tasks_do_not_slow_the_plan() {
         let plan = crate::plan(&rig.world, rig.now);
         assert_eq!(plan.heads.len(), 2);
     }
+}
+
+#[test]
+fn a_plan_looks_at_the_first_few_of_each_kind_however_many_programs_and_batches_wait() {
+    let mut rig = Rig::new().gpus([24_576, 24_576]);
+    for n in 0..1_000 {
+        let batch = format!("b{n}");
+        let mode = if n % 2 == 0 { GpuMode::Shared } else { GpuMode::Exclusive };
+        rig.accept(batch_of_one(&batch, mode));
+        rig.pause(&batch, n % 4 > 1);
+        queued(&mut rig, whisper(&format!("{batch}.0")).of_batch(&batch), n);
+    }
+    for n in 0..3_000 {
+        queued(&mut rig, own_program(&format!("own-{n}")).priority(2), 1_000 + n);
+    }
+    let at_front = |rig: &Rig| rig.world.queue.front().count();
+    assert_eq!(rig.world.queue.lines().count(), 3_500);
+    assert_eq!(at_front(&rig), 3 * WIDTH, "programs, shared batches, exclusive ones");
+    // What comes last is looked at where it is the most urgent, and where it has no rival of its kind.
+    queued(&mut rig, own_program("urgent").priority(5), 5_000);
+    queued(&mut rig, own_program("chat").of_type("chatbot"), 5_001);
+    queued(&mut rig, own_program("large").vram(20_000), 5_002);
+    let looks_at = |rig: &Rig, name: &str| {
+        let mut entries = rig.world.queue.front().flat_map(|(_, line)| line.entries());
+        entries.any(|entry| entry.name == format!("{name}.json"))
+    };
+    for name in ["urgent", "chat", "large", "own-0", "own-126", "b0.0", "b1.0"] {
+        assert!(looks_at(&rig, name), "{name}");
+    }
+    assert!(!looks_at(&rig, "own-127"), "the urgent one has its place");
+    // A batch that is paused, or goes on, moves with all that waits of it.
+    rig.pause("b2", false);
+    assert!(looks_at(&rig, "b2.0"));
+    rig.pause("b1", true);
+    assert!(!looks_at(&rig, "b1.0") && at_front(&rig) == 3 * WIDTH + 2);
+}
+
+fn batch_of_one(name: &str, gpu_mode: GpuMode) -> crate::BatchFacts {
+    let batch_id = model::BatchId::new(name).expect("legal");
+    let script = "whisper".into();
+    crate::BatchFacts { batch_id, script, gpu_mode, total: 1, completed: 0, failed: 0, paused: false }
 }

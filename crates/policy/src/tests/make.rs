@@ -71,6 +71,15 @@ pub(super) fn script(name: &str, script: &str) -> Drop {
     task(name, Work::Script(work))
 }
 
+/// A program of its own, which nothing else runs.
+pub(super) fn own_program(name: &str) -> Drop {
+    let mut drop = script(name, "");
+    if let Work::Script(work) = &mut drop.task.work {
+        work.script = Script::File(format!("/srv/{name}.py").into());
+    }
+    drop
+}
+
 /// A transcription by the warm script of these tests.
 pub(super) fn whisper(name: &str) -> Drop {
     script(name, "whisper")

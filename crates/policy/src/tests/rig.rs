@@ -79,6 +79,8 @@ pub(super) struct Rig {
     pub lenient: bool,
     /// So many of the next actions cannot be carried out.
     pub full: u32,
+    /// How many rows of a kind a plan looks at, where that is not what it always is.
+    pub width: Option<usize>,
     workers: BTreeMap<WorkerId, VirtualWorker>,
     files: BTreeMap<Entry, (Task, Option<Millis>)>,
     gpus: Vec<GpuFacts>,
@@ -142,6 +144,7 @@ impl Rig {
             hang: Vec::new(),
             lenient: false,
             full: 0,
+            width: None,
             workers: BTreeMap::new(),
             files: BTreeMap::new(),
             gpus: Vec::new(),
@@ -151,6 +154,13 @@ impl Rig {
             born: 0,
             count: 0,
         }
+    }
+
+    /// A mind that looks at so few rows of each kind.
+    pub(super) fn looking_at(mut self, width: usize) -> Self {
+        self.width = Some(width);
+        self.world.queue.narrow(width);
+        self
     }
 
     /// Finds these GPUs, by their memory in MiB.

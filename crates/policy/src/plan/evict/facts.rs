@@ -70,7 +70,7 @@ impl<'w> Backlog<'w> {
     /// All that wait.
     pub(super) fn of_queue(draft: &Draft<'w>) -> Self {
         let queue = &draft.world.queue;
-        let lines = queue.lines().filter(|(shape, _)| is_for_gpu(shape));
+        let lines = draft.front.iter().copied().filter(|(shape, _)| is_for_gpu(shape));
         let lines = lines.filter_map(|(shape, line)| {
             let entry = line.any()?;
             let task = &*queue.get(entry)?.task;
@@ -187,7 +187,7 @@ pub(super) fn facts(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Result<Facts, U
     let world = draft.world;
     let first = backlog.lines.first().filter(|_| backlog.count > 0).ok_or(Unfit::Nobody)?;
     let (candidates, desks): (Vec<Candidate>, Vec<usize>) = candidates(draft, backlog)?.into_iter().unzip();
-    let llms = world.queue.lines().filter(|(shape, _)| shape.class() == TaskClass::Llm);
+    let llms = draft.front.iter().filter(|(shape, _)| shape.class() == TaskClass::Llm);
     let llms: u64 = llms.map(|(_, line)| line.len()).sum();
     let started = draft.spoken_for.iter().filter(|entry| entry.class == TaskClass::Llm).count() as u64;
     let count =

@@ -92,6 +92,9 @@ impl Rig {
     /// The brain dies and another one adopts what is there.
     pub(in crate::tests) fn restart_brain(&mut self) -> &mut Self {
         self.world = World::new(self.config.clone(), self.world.learned().clone());
+        if let Some(width) = self.width {
+            self.world.queue.narrow(width);
+        }
         self.agenda.retain(|_, happening| !matches!(happening, Happening::Born { .. }));
         let inventory = self.inventory();
         self.tell(Event::Inventory(inventory));
