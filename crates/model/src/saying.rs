@@ -80,6 +80,8 @@ pub enum Saying {
     TakesBack { gpu: String, model: String, batch: BatchId, tasks: u64, waited_s: f64 },
     #[error("GPU {gpu}: {model} goes, because GPU {lost}, over which it is spread, is lost")]
     LosesGpu { gpu: String, model: String, lost: String },
+    #[error("GPU {gpu}: {model} has failed: {error}; it is not loaded there again for {again_in_s:.0} s")]
+    Fails { gpu: String, model: String, error: String, again_in_s: f64 },
     #[error("GPU {gpu}: the load of {model} is given up, as it is not ready after {after_s:.0} s")]
     GivesUpBoot { gpu: String, model: String, after_s: f64 },
     #[error(
@@ -117,6 +119,7 @@ impl Saying {
                 | Self::RamWaitOver { .. }
                 | Self::OverItsNeed { .. }
                 | Self::LosesGpu { .. }
+                | Self::Fails { .. }
                 | Self::GivesUpBoot { .. }
                 | Self::Refused { .. }
                 | Self::CannotStart { .. }
@@ -158,6 +161,7 @@ impl Saying {
             | Self::MakesRoomForBatch { gpu, .. }
             | Self::TakesBack { gpu, .. }
             | Self::LosesGpu { gpu, .. }
+            | Self::Fails { gpu, .. }
             | Self::GivesUpBoot { gpu, .. }
             | Self::Prewarms { gpu, .. }
             | Self::ScalesUp { gpu, .. } => Some(gpu),
@@ -193,6 +197,15 @@ mod tests {
             (
                 Saying::LosesGpu { gpu: gpu(), model: model(), lost: "2".into() },
                 "WARN: GPU 1: qwen2.5:14b goes, because GPU 2, over which it is spread, is lost",
+            ),
+            (
+                Saying::Fails {
+                    gpu: gpu(),
+                    model: model(),
+                    error: "exit code 1: CUDA out of memory".into(),
+                    again_in_s: 30.0,
+                },
+                "WARN: GPU 1: qwen2.5:14b has failed: exit code 1: CUDA out of memory; it is not loaded there again for 30 s",
             ),
             (
                 Saying::GivesUpBoot { gpu: gpu(), model: model(), after_s: 305.0 },

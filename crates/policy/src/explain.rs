@@ -209,6 +209,6 @@ fn effects(world: &World, actions: &[Action]) -> Vec<Effect> {
 /// The LLM that an order without one unloads, and its GPU.
 fn unloaded<'w>(world: &'w World, worker: &model::WorkerId) -> Option<(&'w Gpu, &'w str)> {
     let gpu = world.gpu_of(worker)?;
-    let before = world.workers.get(worker)?.engine_before.as_ref()?;
+    let before = world.workers.get(worker)?.before.as_ref()?.engine.as_ref()?;
     Some((gpu, before.model.as_str()))
 }

@@ -8,6 +8,8 @@ use model::link::{EngineOrder, EngineReport, EngineState, HostOrder, HostReport,
 use model::{AttemptKey, Entry, GpuUuid, Millis, WorkerId};
 
 use crate::shape::HostKey;
+use crate::tenure::Tenure;
+use crate::wide::Kept;
 
 /// A worker.
 #[derive(Clone, Debug)]
@@ -20,8 +22,8 @@ pub(crate) struct Worker {
     pub reports: Reports,
     /// The LLM in its orders.
     pub engine: Option<EngineOrder>,
-    /// The LLM in its orders before the last change, in case that cannot be carried out.
-    pub engine_before: Option<EngineOrder>,
+    /// What its last LLM order replaced, in case that cannot be carried out.
+    pub before: Option<Before>,
     /// When its LLM order last changed.
     pub engine_at: Millis,
     /// The hosts in its orders.
@@ -48,6 +50,21 @@ pub(crate) struct Worker {
     pub judged: u64,
     /// Not to be given orders before, after one could not be written.
     pub again_at: Option<Millis>,
+}
+
+/// What an LLM order replaced.
+#[derive(Clone, Debug)]
+pub(crate) struct Before {
+    /// The order before it.
+    pub engine: Option<EngineOrder>,
+    /// When that was given.
+    pub engine_at: Millis,
+    /// What its GPU remembered of LLMs. What the others have paid stays paid.
+    pub tenure: Tenure,
+    /// The LLM that its GPU was to get back after a batch.
+    pub reload: Option<String>,
+    /// The GPUs that were kept for what this order loads over several.
+    pub kept: Option<Kept>,
 }
 
 /// Where a worker's LLM is.

@@ -10,7 +10,7 @@ use crate::plan::boots_until;
 use crate::ram::RamWait;
 use crate::unit::{Claim, Closing, Told};
 use crate::wide::Kept;
-use crate::worker::Llm;
+use crate::worker::{Before, Llm};
 use crate::world::World;
 
 impl World {
@@ -177,6 +177,7 @@ impl World {
 
     fn engine_issued(&mut self, at: Millis, id: &WorkerId, engine: Option<EngineOrder>) {
         let exclusive = self.exclusive(at).is_some();
+        let Some(before) = self.before_order(id) else { return self.anomaly("issued_for_unknown_worker") };
         if engine.is_none() {
             self.note_endless_boot(at, id);
         }
@@ -186,14 +187,15 @@ impl World {
         {
             self.collect_rent(&uuid);
         }
-        let Some(worker) = self.workers.get_mut(id) else { return self.anomaly("issued_for_unknown_worker") };
+        let Some(worker) = self.workers.get_mut(id) else { return };
         let made_room = match worker.llm() {
             Some(Llm::Booting { .. } | Llm::Ready { .. }) if exclusive && engine.is_none() => {
                 worker.engine.as_ref().map(|order| order.model.clone())
             }
             _ => None,
         };
-        worker.engine_before = std::mem::replace(&mut worker.engine, engine);
+        worker.before = Some(before);
+        worker.engine = engine;
         worker.engine_at = at;
         worker.generation = worker.generation.max(worker.engine.as_ref().map_or(0, |order| order.generation));
         let boots = worker.engine.is_some();
@@ -215,6 +217,21 @@ impl World {
             }
         }
         self.refresh_worker(at, id);
+    }
+
+    /// What an LLM order to this worker replaces.
+    fn before_order(&self, id: &WorkerId) -> Option<Before> {
+        let worker = self.workers.get(id)?;
+        let gpu = worker.gpu.as_ref().and_then(|uuid| self.gpus.get(uuid));
+        let kept =
+            self.kept_gpus.as_ref().filter(|kept| gpu.is_some_and(|gpu| kept.gpus.contains(&gpu.facts.uuid)));
+        Some(Before {
+            engine: worker.engine.clone(),
+            engine_at: worker.engine_at,
+            tenure: gpu.map(|gpu| gpu.tenure.clone()).unwrap_or_default(),
+            reload: gpu.and_then(|gpu| gpu.reload.clone()),
+            kept: kept.cloned(),
+        })
     }
 
     /// A boot that is given up because it took too long counts as one that failed.

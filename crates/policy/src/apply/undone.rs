@@ -1,6 +1,6 @@
 //! Actions that could not be carried out: the world is as before, and they are tried again after a moment.
 
-use model::{AttemptKey, Entry, Millis};
+use model::{AttemptKey, Entry, Millis, WorkerId};
 
 use crate::action::Action;
 use crate::world::World;
@@ -21,8 +21,8 @@ impl World {
             }
             Action::Start { entry, .. } => self.start_undone(at, entry),
             Action::Engine { worker, .. } => {
+                self.engine_undone(&worker);
                 if let Some(found) = self.workers.get_mut(&worker) {
-                    found.engine = found.engine_before.take();
                     found.again_at = again_at;
                 }
                 self.refresh_worker(at, &worker);
@@ -75,6 +75,20 @@ impl World {
         self.queue.insert(entry, item, at);
         self.refresh_worker(at, &claim.worker);
         self.bury(&claim.worker);
+    }
+
+    /// An LLM order came to nothing: what it was given for still stands, as a GPU that is to get its LLM back.
+    fn engine_undone(&mut self, id: &WorkerId) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        let Some(before) = worker.before.take() else { return self.anomaly("undone_unknown_llm_order") };
+        worker.engine = before.engine;
+        worker.engine_at = before.engine_at;
+        let gpu = worker.gpu.clone();
+        if let Some(gpu) = gpu.and_then(|uuid| self.gpus.get_mut(&uuid)) {
+            gpu.tenure = before.tenure;
+            gpu.reload = before.reload;
+        }
+        self.kept_gpus = self.kept_gpus.take().or(before.kept);
     }
 
     fn with_unit(&mut self, key: &AttemptKey, change: impl FnOnce(&mut crate::unit::Unit)) {

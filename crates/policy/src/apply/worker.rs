@@ -78,7 +78,7 @@ impl World {
             judged: if orders.engine.is_some() { known } else { 0 },
             generation: known.max(ordered),
             engine: orders.engine,
-            engine_before: None,
+            before: None,
             engine_at,
             hosts_before: Vec::new(),
             hosts: orders.hosts,

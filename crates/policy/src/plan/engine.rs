@@ -13,7 +13,17 @@ pub(super) fn tidy(draft: &mut Draft<'_>) {
     for desk in 0..draft.desks.len() {
         let worker = draft.desks[desk].worker;
         match worker.llm() {
-            Some(Llm::Failed { .. }) => {}
+            Some(Llm::Failed { report }) => {
+                let gpu = draft.desks[desk].gpu;
+                if let Some(failure) = gpu.boot_failures.get(&report.model) {
+                    draft.say(Saying::Fails {
+                        gpu: gpu.key(),
+                        model: report.model.clone(),
+                        error: failure.error.clone(),
+                        again_in_s: (failure.again_at - draft.now).as_secs_f64().max(0.0),
+                    });
+                }
+            }
             Some(Llm::Booting { order })
                 if boots_until(world, worker).is_some_and(|limit| draft.is_time(limit)) =>
             {

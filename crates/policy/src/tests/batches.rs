@@ -75,6 +75,17 @@ fn each_gpu_goes_back_to_its_llm_as_soon_as_the_tail_leaves_it_idle() {
 }
 
 #[test]
+fn a_gpu_gets_its_llm_back_although_the_first_order_to_load_it_could_not_be_written() {
+    let mut rig = Rig::new().gpus([24_576]);
+    rig.drop_task(prompt("a")).run_until_ended("a");
+    rig.drop_batch("b", GpuMode::Exclusive, &[10.0]).run_until_ended("b.0");
+    rig.full = 1;
+    rig.run_for(20_000);
+    assert_eq!(rig.boots(), 3, "the first load, the order that was lost, and the one after it");
+    assert_eq!(rig.state(0), GpuState::LlmReady);
+}
+
+#[test]
 fn without_reload_the_gpus_stay_idle() {
     let mut config = config();
     config.resource_manager.batch_settings.reload_llms_after_batch = false;

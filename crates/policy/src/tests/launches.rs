@@ -126,6 +126,10 @@ fn a_boot_that_fails_is_tried_again_later_and_people_see_why() {
     assert_eq!((rig.now - failed).0, 30_000);
     rig.run_until_ended("p");
     assert!(rig.picture().notices.is_empty());
+    insta::assert_snapshot!(rig.said().join("\n"), @r"
+    GPU 0: qwen2.5:14b has failed: the model file is broken; it is not loaded there again for 5 s
+    GPU 0: qwen2.5:14b has failed: the model file is broken; it is not loaded there again for 30 s
+    ");
 }
 
 #[test]
