@@ -1,5 +1,6 @@
 //! The plan as it grows: what was decided so far, and what that leaves of each GPU.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -79,6 +80,8 @@ pub(super) struct Desk<'w> {
     pub hold: Option<Hold>,
     /// Whether it is kept for a task that needs several.
     pub reserved: bool,
+    /// When the scripts that run here, or are about to, should end; found when first asked for.
+    pub ends: OnceCell<Vec<(Millis, Holder<'w>)>>,
     /// Scripts that this plan starts here, and when they should end.
     pub starts: Vec<(Millis, Holder<'w>)>,
     /// Until when what is on its way out is waited for; none where nothing is.
@@ -337,6 +340,7 @@ impl<'w> Desk<'w> {
             room,
             hold: None,
             reserved: false,
+            ends: OnceCell::new(),
             starts: Vec::new(),
             freed_by: freed_by.filter(|time| *time > now),
             is_stuck: freed_by.is_some_and(|time| time <= now),

@@ -38,7 +38,7 @@ pub(super) fn drain(draft: &mut Draft<'_>, judge: &dyn Judge) {
 }
 
 /// After everything is filled: idle LLMs go, one for each script that the rule still speaks for.
-pub(super) fn evict(draft: &mut Draft<'_>, left: &[Left<'_>], judge: &dyn Judge) {
+pub(super) fn evict<'w>(draft: &mut Draft<'w>, left: &[Left<'w>], judge: &dyn Judge) {
     let mut backlog = Backlog::of_left(draft, left);
     backlog.leave_out(draft.drained);
     while let Some((at, eviction)) = chosen(draft, &backlog, judge) {
@@ -75,10 +75,10 @@ pub(super) fn outlook(draft: &Draft<'_>, judge: &dyn Judge) -> Outlook {
 
 /// When an LLM makes room at the latest for a task that needs several GPUs, by the rule in force; none where nobody can
 /// say. Wakes when the rule wants to be asked again.
-pub(super) fn leaves_for(
-    draft: &mut Draft<'_>,
+pub(super) fn leaves_for<'w>(
+    draft: &mut Draft<'w>,
     judge: &dyn Judge,
-    item: &crate::queue::Queued,
+    item: &'w crate::queue::Queued,
 ) -> Option<Millis> {
     if draft.exclusive.as_ref().is_some_and(|exclusive| exclusive.has(item.shape.batch.as_ref())) {
         return Some(draft.now);

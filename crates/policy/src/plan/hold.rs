@@ -69,9 +69,17 @@ fn frees_for(draft: &Draft<'_>, at: usize, seeker: &Seeker<'_>) -> Option<Hold> 
     None
 }
 
-/// The expected ends of a desk's units, the first one first.
+/// The expected ends of a desk's units, those included that this plan starts; the first one first.
 pub(super) fn ends<'w>(draft: &Draft<'w>, at: usize) -> Vec<(Millis, Holder<'w>)> {
-    let (world, desk) = (draft.world, &draft.desks[at]);
+    let desk = &draft.desks[at];
+    let mut ends = desk.ends.get_or_init(|| ends_of_running(draft, desk)).clone();
+    ends.extend(&desk.starts);
+    ends.sort_by_key(|(end, _)| *end);
+    ends
+}
+
+fn ends_of_running<'w>(draft: &Draft<'w>, desk: &Desk<'w>) -> Vec<(Millis, Holder<'w>)> {
+    let world = draft.world;
     let live = world.units_on(desk.worker).filter(|unit| unit.is_live());
     let live = live.filter_map(|unit| {
         let who = Holder::of(unit.shape.host()?);
@@ -82,7 +90,5 @@ pub(super) fn ends<'w>(draft: &Draft<'w>, at: usize) -> Vec<(Millis, Holder<'w>)
         let run = world.memory.run(&world.config, &claim.task, None, Some(&desk.gpu.facts.name)).p50;
         Some((draft.now + run, Holder::of(claim.queued.shape.host()?)))
     });
-    let mut ends: Vec<_> = live.chain(claims).chain(desk.starts.iter().copied()).collect();
-    ends.sort_by_key(|(end, _)| *end);
-    ends
+    live.chain(claims).collect()
 }
