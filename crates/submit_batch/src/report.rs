@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use model::GpuMode;
 use model::batch::Manifest;
+use spool::batch::longest_first;
 
 use crate::order::Sorted;
 use crate::walk::{PassedOver, Why};
@@ -14,6 +15,8 @@ use crate::words::{clock, count, items, path, safe, shorten};
 
 /// More rows than this are cut, and said to be.
 const ROWS_MAX: usize = 100;
+/// Items a dry run lists: what matters more stands below them.
+const ITEMS_SHOWN: usize = 10;
 /// Names given as examples of what was skipped for one reason.
 const EXAMPLES: usize = 3;
 /// Width of the first column at most.
@@ -57,18 +60,21 @@ fn media_of((known_s, unknown): (f64, usize), all: usize) -> String {
     }
 }
 
-/// The items of manifests, with lengths and outputs.
+/// The first items of manifests, with lengths and outputs: of each batch the longest first.
 #[must_use]
 pub fn items_table(manifests: &[Manifest], base: &Path) -> String {
-    let all = manifests.iter().flat_map(|manifest| &manifest.items);
-    let rows = all.map(|item| {
+    let all = manifests
+        .iter()
+        .flat_map(|manifest| longest_first(manifest).into_iter().map(|index| &manifest.items[index]));
+    let rows = all.take(ITEMS_SHOWN).map(|item| {
         [
             below(Path::new(&item.video_path), base),
             item.media_s.map_or_else(|| "unknown".into(), clock),
             outputs(item.outputs.values(), base),
         ]
     });
-    table(["ITEM", "MEDIA", "OUTPUTS"], rows.collect())
+    let number = manifests.iter().map(|manifest| manifest.items.len()).sum();
+    table(["ITEM", "MEDIA", "OUTPUTS"], rows.collect(), number)
 }
 
 /// `talk.{srt,txt}`: files that differ in their ending only.
@@ -145,7 +151,8 @@ impl EndedItem {
 #[must_use]
 pub fn summary(ended: &[EndedItem], base: &Path) -> String {
     let all_shown = ended.len() <= ROWS_MAX;
-    let rows = ended.iter().filter(|item| all_shown || item.error.is_some()).map(|item| {
+    let listed = || ended.iter().filter(|item| all_shown || item.error.is_some());
+    let rows = listed().take(ROWS_MAX).map(|item| {
         let last = match &item.error {
             Some((code, message)) => safe(&format!("{code}: {}", message.lines().next().unwrap_or_default())),
             None => outputs(item.outputs.iter(), base),
@@ -158,7 +165,8 @@ pub fn summary(ended: &[EndedItem], base: &Path) -> String {
             last,
         ]
     });
-    let mut text = table(["ITEM", "STATUS", "MEDIA", "SPEED", "OUTPUTS OR REASON"], rows.collect());
+    let mut text =
+        table(["ITEM", "STATUS", "MEDIA", "SPEED", "OUTPUTS OR REASON"], rows.collect(), listed().count());
     if !all_shown {
         text.push_str("(only failed items are listed; --json lists all)\n");
     }
@@ -186,13 +194,12 @@ pub fn totals(ended: &[EndedItem]) -> String {
     text
 }
 
-/// Columns padded to their widest cell; nothing where there are no rows.
-fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) -> String {
+/// Columns padded to their widest cell, and how many of `all` items have no row; nothing where there are no rows.
+fn table<const N: usize>(head: [&str; N], mut rows: Vec<[String; N]>, all: usize) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let cut = rows.len().saturating_sub(ROWS_MAX);
-    let mut rows: Vec<[String; N]> = rows.into_iter().take(ROWS_MAX).collect();
+    let cut = all.saturating_sub(rows.len());
     for row in &mut rows {
         row[0] = shorten(&row[0], NAME_WIDTH_MAX);
     }
@@ -213,7 +220,7 @@ fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) -> String {
         text.push('\n');
     }
     if cut > 0 {
-        let more = format!("… and {} more; --json lists all\n", items(cut));
+        let more = format!("… and {cut} more; --json lists all\n");
         text.push_str(&more);
     }
     text

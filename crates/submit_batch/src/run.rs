@@ -149,12 +149,13 @@ impl Run<'_> {
                 manifests.iter().flat_map(|manifest| &manifest.items).map(|item| json!(item)).collect();
             self.say_json(&document);
         } else {
-            let mut text = report::batches("would submit", &manifests, self.exclusive_from());
+            // What is decided by stands last, where it does not scroll away.
+            let mut text = report::items_table(&manifests, &found.base);
+            text.push_str(&report::skipped(sorted, &found.passed_over, &found.base));
+            text.push_str(&report::batches("would submit", &manifests, self.exclusive_from()));
             if !manifests.is_empty() {
                 text.push_str(&forecast.text(&manifests, &self.settings.config));
             }
-            text.push_str(&report::items_table(&manifests, &found.base));
-            text.push_str(&report::skipped(sorted, &found.passed_over, &found.base));
             self.voice.result(&text);
         }
         if manifests.is_empty() { Ok(self.nothing(sorted)) } else { Ok(0) }

@@ -492,6 +492,22 @@ fn nobody_is_asked_by_yes_without_a_terminal_or_where_nobody_misses_anything() {
 }
 
 #[test]
+fn what_a_dry_run_is_for_stands_last_however_many_items_there_are() {
+    let names: Vec<String> = (0..60).map(|n| format!("{n:02}.mp4")).collect();
+    let rig = Rig::with(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let _brain = Brain::saying(&rig, true);
+    let said = rig.submit("--dry-run").exits(0);
+    let lines: Vec<&str> = said.result.lines().collect();
+    let summary = lines.iter().position(|line| line.starts_with("would submit ")).expect("a summary");
+    assert!(lines[summary - 1].starts_with("… and 50 more; --json lists all"), "{}", said.result);
+    assert!(lines[summary].contains("60 items"), "{}", said.result);
+    let after = lines[summary + 1..].join("\n");
+    assert!(after.contains("when it ends") && after.contains("chat is interrupted"), "{}", said.result);
+    assert!(lines.len() < 24, "it fits a terminal: {}", said.result);
+    assert_eq!(rig.submit("--dry-run --json").exits(0).json()["items"].as_array().map(Vec::len), Some(60));
+}
+
+#[test]
 fn a_dry_run_asks_the_brain_in_few_words_and_works_without_one() {
     let rig = Rig::with(&["a.mp4", "b.mp4", "c.mp4"]);
     rig.submit("--dry-run --gpu-mode exclusive")

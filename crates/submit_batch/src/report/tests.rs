@@ -55,10 +55,25 @@ fn a_dry_run_shows_items_and_what_is_skipped_and_why() {
     let passed_over = [("notes.pdf", Why::NotMedia), ("x.mp4.part", Why::Partial), ("old.zip", Why::Archive)]
         .map(|(name, why)| PassedOver { path: Path::new("/talks").join(name), why });
     let base = Path::new("/talks");
-    let mut text = batches("would submit", &parts, 50);
-    text.push_str(&items_table(&parts, base));
+    let mut text = items_table(&parts, base);
     text.push_str(&skipped(&sorted, &passed_over, base));
+    text.push_str(&batches("would submit", &parts, 50));
     insta::assert_snapshot!(text);
+}
+
+#[test]
+fn of_many_items_the_longest_are_listed() {
+    let items: Vec<Item> =
+        (0..60_u8).map(|n| item(&format!("{n}.mp4"), &n.to_string(), Some(60.0 * f64::from(n)))).collect();
+    let id = BatchId::new("whisper-talks-2025-02-05").unwrap();
+    let created_at = "2025-02-05T10:30:00Z".parse().unwrap();
+    let parts =
+        |options: &str| manifests(&wish(options), &items, &id, Path::new("/talks"), created_at).unwrap();
+    insta::assert_snapshot!("many_items", items_table(&parts(""), Path::new("/talks")));
+    let in_parts = items_table(&parts("--batch-size 5"), Path::new("/talks"));
+    let first: Vec<&str> = in_parts.lines().filter_map(|line| line.split('.').next()).collect();
+    assert_eq!(first[1..11], ["4", "3", "2", "1", "0", "9", "8", "7", "6", "5"], "part after part");
+    assert!(in_parts.ends_with("… and 50 more; --json lists all\n"), "{in_parts}");
 }
 
 #[test]
