@@ -46,3 +46,22 @@ fn a_scenario_with_a_mistake_names_it() {
     assert!(said(r#"{"config": {"retry": {"max_attempts": 0}}}"#).contains("max_attempts"));
     assert!(Scenario::find("no_such").unwrap_err().to_string().contains("no_such"));
 }
+
+#[test]
+fn a_scenario_s_settings_are_laid_over_a_base_or_are_all_there_is() {
+    let names = |text: &str| {
+        let settings = Scenario::parse(text.as_bytes(), "test").and_then(|scenario| scenario.settings());
+        let settings = settings.expect("a scenario");
+        let models: Vec<String> =
+            settings.models.iter().map(|(name, model)| format!("{name} {:?}", model.mib)).collect();
+        (models, settings.scripts.len())
+    };
+    let mine = r#""config": { "models": { "mine": { "mib": 1000 }, "qwen2.5:7b": { "mib": 6000 } } }"#;
+    let laid_over = names(&format!("{{ {mine} }}"));
+    assert_eq!(
+        laid_over,
+        (vec!["mine Some(1000)".into(), "qwen2.5:14b Some(10000)".into(), "qwen2.5:7b Some(6000)".into()], 3)
+    );
+    let alone = names(&format!("{{ {mine}, \"whole_config\": true }}"));
+    assert_eq!(alone, (vec!["mine Some(1000)".into(), "qwen2.5:7b Some(6000)".into()], 0));
+}
