@@ -26,6 +26,42 @@ fn rig() -> Rig {
 }
 
 #[test]
+fn a_cancelled_batch_says_in_one_sentence_what_became_of_its_items() {
+    let mut rig = rig();
+    let folder = rig.path("videos");
+    let names: Vec<String> = (0..30).map(|n| format!("talk-{n:02}.webm")).collect();
+    let words = |index: usize| if index < 5 { "quick" } else { "endless" };
+    let files: Vec<(&str, &str)> =
+        names.iter().enumerate().map(|(index, name)| (name.as_str(), words(index))).collect();
+    media(&folder, &files);
+    rig.start();
+    let words =
+        ["transcribe", folder.to_str().unwrap(), "--script", "transcriber", "--formats", "txt", "--json"];
+    let submitted = rig.run("submit_batch", words);
+    let submitted: Value = serde_json::from_slice(&submitted.stdout).expect("what was submitted");
+    let batch = submitted["batches"][0]["batch_id"].as_str().expect("a batch").to_owned();
+    let running = [5, 6, 7].map(|index| format!("{batch}.{index}"));
+    rig.run_until("five have ended and three run", |rig| {
+        let why = rig.end_of(rig.command("gpuspool").args(["why", "--json"]).args(&running));
+        let why: Value = serde_json::from_slice(&why.stdout).unwrap_or_default();
+        rig.ended("complete") == 5 && (0..3).all(|index| why[index]["outcome"] == "running")
+    });
+    let cancelled = rig.run("gpuspool", ["cancel", &batch]);
+    assert!(cancelled.status.success(), "{cancelled:?}");
+    assert_eq!(
+        String::from_utf8(cancelled.stdout).unwrap(),
+        format!(
+            "{batch}: cancelled: 22 items waited and will not start, 3 ran and were stopped, 5 had ended\n"
+        )
+    );
+    assert_eq!((rig.ended("complete"), rig.ended("failed")), (5, 25));
+    let again = rig.run("gpuspool", ["cancel", &batch]);
+    assert_eq!(again.status.code(), Some(1), "{again:?}");
+    let again = String::from_utf8(again.stdout).unwrap();
+    assert_eq!(again, format!("{batch}: all of its items had ended already\n"));
+}
+
+#[test]
 fn every_gpu_is_used_with_one_load_each_and_nothing_is_done_twice() {
     let mut rig = rig();
     let folder = rig.path("videos");

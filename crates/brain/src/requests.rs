@@ -178,13 +178,15 @@ impl Requests {
                 owed.about.push(about(name, "unknown", None, None));
             }
             for task in tasks {
-                let known = policy::why(view.world, now, &task).is_some();
+                let told = policy::why(view.world, now, &task);
+                let known = told.is_some();
                 if known {
                     events.push(Event::CancelAsked { task_id: task.clone() });
                 }
                 if known || as_batch.is_some() {
+                    let ran = matches!(told, Some((model::Reason::Running { .. }, _)));
                     owed.open.insert(task.clone(), owed.about.len());
-                    owed.about.push(about(task.as_str(), "stopping", None, None));
+                    owed.about.push(AboutTask { ran, ..about(task.as_str(), "stopping", None, None) });
                 } else {
                     let outcome = self.where_is(&task);
                     owed.about.push(about(name, outcome, None, None));

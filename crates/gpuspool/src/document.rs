@@ -1,4 +1,4 @@
-//! Files that people write: reading them, and saying what is wrong with them.
+//! Documents that people write, into files or on the command line: reading them, and saying what is wrong with them.
 
 use std::io::Read;
 use std::path::Path;
@@ -10,6 +10,32 @@ use crate::failure::{Failure, exit};
 
 /// The word for standard input.
 pub(crate) const STDIN: &str = "-";
+
+/// A document that an argument names, or is.
+#[derive(Debug)]
+pub(crate) struct Given<'a> {
+    /// What messages call it.
+    pub(crate) name: String,
+    /// The file it was read from; none for standard input and for the command line.
+    pub(crate) file: Option<&'a str>,
+    /// Its content.
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// The document of an argument: what begins with `{` is JSON that is written out there, which messages call `name`; `-`
+/// is standard input, and anything else a file, of both at most `bytes_max` and one more byte.
+pub(crate) fn given<'a>(argument: &'a str, name: &str, bytes_max: u64) -> Result<Given<'a>, Failure> {
+    if argument.trim_start().starts_with('{') {
+        return Ok(Given { name: name.to_owned(), file: None, bytes: argument.as_bytes().to_vec() });
+    }
+    let file = Some(argument).filter(|file| *file != STDIN);
+    Ok(Given { name: shown(argument).to_owned(), file, bytes: read(argument, bytes_max)? })
+}
+
+/// What messages call a file.
+fn shown(path: &str) -> &str {
+    if path == STDIN { "standard input" } else { path }
+}
 
 /// The content of a file, or of standard input where `path` is `-`; at most `bytes_max` and one more byte of it, so
 /// that what is too large is seen to be.
@@ -38,8 +64,7 @@ pub(crate) fn read(path: &str, bytes_max: u64) -> Result<Vec<u8>, Failure> {
 /// What is wrong with a document, with the line it is in and a caret under the place.
 pub(crate) fn told(path: &str, bytes: &[u8], fault: &Fault) -> String {
     let bare = Fault { next_step: None, ..fault.clone() };
-    let shown = if path == STDIN { "standard input" } else { path };
-    let mut text = format!("{shown}: {bare}");
+    let mut text = format!("{}: {bare}", shown(path));
     if let Some(lines) = std::str::from_utf8(bytes).ok().and_then(|source| caret(source, fault)) {
         for line in lines.lines() {
             text.push_str("\n    ");

@@ -98,6 +98,9 @@ pub struct AboutTask {
     /// What was done: `cancelled`, `stopping`, `already_ended`, `unknown`, `waiting`, `running`, `gpu`, `paused`, `resumed`,
     /// `already_paused`, `not_paused`, `not_a_batch`, `failed`.
     pub outcome: String,
+    /// `cancel`: whether it ran when that was asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ran: bool,
     /// Why it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<ReasonTold>,

@@ -1,8 +1,10 @@
 //! `gpuspool cancel`: the brain ends tasks; where none runs, queued tasks are ended here.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
+use model::batch::Manifest;
 use model::request::{AboutTask, Verb};
 use model::task::{TaskError, TaskRecord};
 use model::{Entry, FailureClass, Status, Task, TaskId};
@@ -19,9 +21,15 @@ use crate::brain::{Presence, presence};
 use crate::console::Console;
 use crate::failure::{Failure, exit};
 use crate::locate::{self, Meant};
+use crate::words::count;
 
 /// Running tasks may take their time to end; beyond this they end without us.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is said of a batch of which nothing is left.
+const HAD_ENDED: &str = "all of its items had ended already";
+/// What is said of what is in a folder, and not in the brain's mind.
+const NOT_YET_READ: &str = "the brain has not read it yet; try again";
 
 /// Options of `cancel`.
 #[derive(Debug, Args)]
@@ -31,7 +39,7 @@ pub(crate) struct Options {
     ids: Vec<String>,
 }
 
-/// What came of one id.
+/// What came of a task.
 #[derive(Debug, Serialize)]
 struct Told {
     id: String,
@@ -39,49 +47,156 @@ struct Told {
     message: String,
 }
 
+/// What came of the items of a batch.
+#[derive(Debug, Serialize)]
+struct OfBatch {
+    id: String,
+    /// `cancelled`, `already_ended` or `not_yet_read`.
+    outcome: &'static str,
+    /// Items that waited and will not start.
+    not_started: usize,
+    /// Items that ran and were stopped.
+    stopped: usize,
+    /// Items that had ended, or ended by themselves meanwhile.
+    ended: usize,
+    message: String,
+}
+
+/// The brain's answer by id: an item that is also named itself is spoken of twice, and the last word counts.
+type ById<'a> = BTreeMap<&'a str, &'a AboutTask>;
+
 pub(crate) fn run(options: &Options, settings: &Settings, console: &mut Console<'_>) -> Result<u8, Failure> {
-    let mut told = Vec::new();
+    let mut named = Vec::new();
     for name in &options.ids {
-        if locate::meant(settings, name)?.is_none() {
-            return Err(locate::unknown(settings, name));
+        let meant = locate::meant(settings, name)?.ok_or_else(|| locate::unknown(settings, name))?;
+        named.push((name.as_str(), meant));
+    }
+    if !matches!(presence(&settings.layout), Presence::Runs { .. }) {
+        let told = without_a_brain(&options.ids, settings)?;
+        let lines = told.iter().map(|one| format!("{}: {}", one.id, one.message)).collect();
+        return say(told.iter().all(|one| is_done(&one.outcome)), lines, &told, &[], console);
+    }
+    let about = by_the_brain(options, settings)?;
+    let by_id: ById<'_> = about.iter().map(|one| (one.id.as_str(), one)).collect();
+    let (mut all, mut lines, mut tasks, mut batches) = (true, Vec::new(), Vec::new(), Vec::new());
+    for (name, meant) in &named {
+        match meant {
+            Meant::Task(..) => {
+                let told = told(name, by_id.get(name).map_or("unknown", |one| one.outcome.as_str()));
+                all &= is_done(&told.outcome);
+                lines.push(format!("{name}: {}", told.message));
+                tasks.push(told);
+            }
+            Meant::Batch(_, manifest) => {
+                let batch = of_batch(name, manifest, &by_id, settings)?;
+                tasks.extend(items_of(manifest, &by_id).map(|item| told(&item.id, &item.outcome)));
+                all &= is_done(batch.outcome);
+                lines.push(format!("{name}: {}", batch.message));
+                batches.push(batch);
+            }
         }
     }
-    if let Presence::Runs { .. } = presence(&settings.layout) {
-        let request = ask::request(Verb::Cancel, &options.ids);
-        match ask::ask(settings, &request, PATIENCE, false)? {
-            Asked::Answered(answer) => told.extend(answer.about.into_iter().map(by_the_brain)),
-            Asked::Unanswered => {
-                return Err(Failure::new(exit::TRY_AGAIN, "the brain has not ended all of them yet")
-                    .next("it goes on by itself; `gpuspool wait ID` waits for the end"));
-            }
-            Asked::Orphaned => {
-                return Err(Failure::new(exit::TRY_AGAIN, "the brain left before it could answer")
-                    .next("the request waits for the next one: `gpuspool up`"));
-            }
-        }
-    } else {
-        told = without_a_brain(&options.ids, settings)?;
-    }
-    let all = told.iter().all(|one| matches!(one.outcome.as_str(), "cancelled" | "waits_as_request"));
+    say(all, lines, &tasks, &batches, console)
+}
+
+/// One line for each name; as JSON every task, and the counts of the batches.
+fn say(
+    all: bool,
+    lines: Vec<String>,
+    tasks: &[Told],
+    batches: &[OfBatch],
+    console: &mut Console<'_>,
+) -> Result<u8, Failure> {
     if console.json {
-        console.say_json(&serde_json::json!({ "cancelled": all, "about": told }))?;
+        console.say_json(&serde_json::json!({ "cancelled": all, "about": tasks, "batches": batches }))?;
     } else {
-        for one in &told {
-            console.say(&format!("{}: {}", one.id, one.message))?;
+        for line in lines {
+            console.say(&line)?;
         }
     }
     Ok(if all { exit::OK } else { exit::NOT_ALL })
 }
 
-fn by_the_brain(about: AboutTask) -> Told {
-    let message = match about.outcome.as_str() {
+/// Whether nothing is left to do.
+fn is_done(outcome: &str) -> bool {
+    matches!(outcome, "cancelled" | "waits_as_request")
+}
+
+fn by_the_brain(options: &Options, settings: &Settings) -> Result<Vec<AboutTask>, Failure> {
+    let request = ask::request(Verb::Cancel, &options.ids);
+    match ask::ask(settings, &request, PATIENCE, false)? {
+        Asked::Answered(answer) => Ok(answer.about),
+        Asked::Unanswered => Err(Failure::new(exit::TRY_AGAIN, "the brain has not ended all of them yet")
+            .next("it goes on by itself; `gpuspool wait ID` waits for the end")),
+        Asked::Orphaned => Err(Failure::new(exit::TRY_AGAIN, "the brain left before it could answer")
+            .next("the request waits for the next one: `gpuspool up`")),
+    }
+}
+
+fn told(id: &str, outcome: &str) -> Told {
+    let message = match outcome {
         "cancelled" => "cancelled".to_owned(),
         "stopping" => "it is being stopped".to_owned(),
         "already_ended" => "it had ended already".to_owned(),
-        "not_yet_read" => "the brain has not read it yet; try again".to_owned(),
+        "not_yet_read" => NOT_YET_READ.to_owned(),
         other => other.replace('_', " "),
     };
-    Told { id: about.id, outcome: about.outcome, message }
+    Told { id: id.to_owned(), outcome: outcome.to_owned(), message }
+}
+
+/// The items of a batch of which the brain speaks: those that had not ended when it was asked.
+fn items_of<'a>(manifest: &Manifest, by_id: &ById<'a>) -> impl Iterator<Item = &'a AboutTask> {
+    let ids = (0..manifest.items.len()).filter_map(|index| manifest.task_id(index));
+    ids.filter_map(|id| by_id.get(id.as_str()).copied())
+}
+
+fn of_batch(
+    name: &str,
+    manifest: &Manifest,
+    by_id: &ById<'_>,
+    settings: &Settings,
+) -> Result<OfBatch, Failure> {
+    let cancelled = || items_of(manifest, by_id).filter(|item| item.outcome == "cancelled");
+    let stopped = cancelled().filter(|item| item.ran).count();
+    let not_started = cancelled().count() - stopped;
+    // It says that it does not know a batch both before it has read its manifest and when it is over.
+    let is_unread = by_id.contains_key(name) && !is_over(manifest, settings)?;
+    let (outcome, ended) = match (not_started + stopped, manifest.items.len()) {
+        _ if is_unread => ("not_yet_read", 0),
+        (0, items) => ("already_ended", items),
+        (cancelled, items) => ("cancelled", items.saturating_sub(cancelled)),
+    };
+    let message = match outcome {
+        "not_yet_read" => NOT_YET_READ.to_owned(),
+        "already_ended" => HAD_ENDED.to_owned(),
+        _ => format!("cancelled: {}", counts(not_started, stopped, ended)),
+    };
+    Ok(OfBatch { id: name.to_owned(), outcome, not_started, stopped, ended, message })
+}
+
+/// Whether every item has ended.
+fn is_over(manifest: &Manifest, settings: &Settings) -> Result<bool, Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::io(format_args!("look at batch `{}`", manifest.header.batch_id), &error)
+    };
+    let states = locate::batches(settings).states(manifest).map_err(failed)?;
+    Ok(states.iter().all(|state| matches!(state, Some(Status::Complete | Status::Failed))))
+}
+
+/// `41 items waited and will not start, 3 ran and were stopped, 6 had ended`.
+fn counts(not_started: usize, stopped: usize, ended: usize) -> String {
+    let was = if stopped == 1 { "was" } else { "were" };
+    let parts = [
+        (not_started, "waited and will not start".to_owned()),
+        (stopped, format!("ran and {was} stopped")),
+        (ended, "had ended".to_owned()),
+    ];
+    let mut said: Vec<String> = Vec::new();
+    for (n, what) in parts.into_iter().filter(|(n, _)| *n > 0) {
+        let who = if said.is_empty() { count(n, "item") } else { n.to_string() };
+        said.push(format!("{who} {what}"));
+    }
+    said.join(", ")
 }
 
 /// Takes the brain's place for a moment: nobody else may move tasks meanwhile.
@@ -105,6 +220,9 @@ fn without_a_brain(names: &[String], settings: &Settings) -> Result<Vec<Told>, F
                     ("already_ended", "it had ended already".to_owned())
                 }
             },
+            Some(Meant::Batch(_, manifest)) if is_over(&manifest, settings)? => {
+                ("already_ended", HAD_ENDED.to_owned())
+            }
             Some(Meant::Batch(..)) => {
                 for_later.push(name.clone());
                 ("waits_as_request", "the next brain ends its items".to_owned())

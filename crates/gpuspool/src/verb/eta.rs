@@ -6,7 +6,7 @@ use model::{TaskClass, TaskId};
 use spool::find::Place;
 use spool::settings::Settings;
 
-use super::why::{by_its_folder, not_expanded, one_task};
+use super::why::{by_its_folder, not_expanded, one_task, tell};
 use crate::ask;
 use crate::brain::{Presence, presence};
 use crate::console::Console;
@@ -30,9 +30,11 @@ pub(crate) fn run(options: &Options, settings: &Settings, console: &mut Console<
     }
     let mut about = Vec::new();
     let mut questions = Vec::new();
+    let mut unknown = Vec::new();
     for name in &options.ids {
         let Some((id, located)) = one_task(settings, name)? else {
-            return Err(locate::unknown(settings, name));
+            unknown.push(locate::unknown(settings, name));
+            continue;
         };
         let is_item = id.as_str() != name.as_str();
         match located {
@@ -47,14 +49,7 @@ pub(crate) fn run(options: &Options, settings: &Settings, console: &mut Console<
     if !questions.is_empty() {
         about.extend(ask::answered(settings, &ask::request(Verb::Eta, &questions))?.about);
     }
-    if console.json {
-        console.say_json(&about)?;
-    } else {
-        for one in &about {
-            console.say(&sentence(one))?;
-        }
-    }
-    Ok(if about.iter().any(|one| one.outcome == "unknown") { exit::NOT_ALL } else { exit::OK })
+    tell(&about, &unknown, console, |one, console| Ok(console.say(&sentence(one))?))
 }
 
 fn sentence(about: &AboutTask) -> String {

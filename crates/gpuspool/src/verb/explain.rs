@@ -23,27 +23,19 @@ pub(crate) struct Options {
     task: String,
 }
 
-/// What messages call JSON that stands on the command line.
-const ON_THE_COMMAND_LINE: &str = "task";
-
 pub(crate) fn run(options: &Options, settings: &Settings, console: &mut Console<'_>) -> Result<u8, Failure> {
-    let (name, bytes) = if options.task.trim_start().starts_with('{') {
-        (ON_THE_COMMAND_LINE, options.task.clone().into_bytes())
-    } else {
-        (options.task.as_str(), document::read(&options.task, settings.config.limits.task_bytes_max)?)
-    };
-    let (record, task) =
-        task_in(name, &bytes, Some(settings)).map_err(|fault| document::failure(name, &bytes, &fault))?;
+    let given = document::given(&options.task, "task", settings.config.limits.task_bytes_max)?;
+    let (record, task) = task_in(given.file.unwrap_or_default(), &given.bytes, Some(settings))
+        .map_err(|fault| document::failure(&given.name, &given.bytes, &fault))?;
     let runs = matches!(presence(&settings.layout), Presence::Runs { .. });
     let explained = if runs { Some(ask_brain(&record, &task, settings)?) } else { None };
-    let shown = if name == document::STDIN { "standard input" } else { name };
     if console.json {
         console.say_json(&serde_json::json!({
-            "file": shown, "class": task.class(), "task_type": task.task_type, "job_type": task.job_type,
+            "file": given.name, "class": task.class(), "task_type": task.task_type, "job_type": task.job_type,
             "priority": task.priority, "warnings": task.warnings, "brain_running": runs, "explained": explained,
         }))?;
     } else {
-        console.say(&format!("{shown}: {}", summary(&task)))?;
+        console.say(&format!("{}: {}", given.name, summary(&task)))?;
         for warning in &task.warnings {
             console.say(&format!("    warning: {warning}"))?;
         }

@@ -15,17 +15,18 @@ use uuid::Uuid;
 
 use crate::brain::{Presence, presence};
 use crate::console::Console;
-use crate::document;
+use crate::document::{self, Given};
 use crate::failure::{Failure, exit};
 use crate::guess::{class_of, priority_of};
 
 /// Options of `submit`.
 #[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("what").required(true).args(["files", "prompt"])))]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["tasks", "prompt"])))]
 pub(crate) struct Options {
-    /// Task files, one JSON object each; `-` is standard input.
-    #[arg(value_name = "FILE")]
-    files: Vec<String>,
+    /// Task files of one JSON object each, or the JSON itself; `-` is standard input. Nothing is queued unless all are
+    /// valid.
+    #[arg(value_name = "FILE|JSON")]
+    tasks: Vec<String>,
     /// Ask an LLM this, without a file.
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
@@ -54,54 +55,60 @@ pub(crate) fn run(
     console: &mut Console<'_>,
 ) -> Result<u8, Failure> {
     let mut submissions = Vec::new();
-    for file in &options.files {
-        let bytes = document::read(file, settings.config.limits.task_bytes_max)?;
-        submissions.push(submission(file, &bytes, options, &settings, console)?);
+    for (index, task) in options.tasks.iter().enumerate() {
+        let name = if options.tasks.len() == 1 { "task".to_owned() } else { format!("task {}", index + 1) };
+        let given = document::given(task, &name, settings.config.limits.task_bytes_max)?;
+        submissions.push(submission(&given, options, &settings, console)?);
     }
     if let Some(prompt) = &options.prompt {
         let record = TaskRecord { prompt: Some(prompt.clone()), ..TaskRecord::default() };
         let bytes = serde_json::to_vec(&record).map_err(std::io::Error::from)?;
-        submissions.push(submission("--prompt", &bytes, options, &settings, console)?);
+        let given = Given { name: "--prompt".to_owned(), file: None, bytes };
+        submissions.push(submission(&given, options, &settings, console)?);
     }
-    // Everything is valid, or nothing has been queued.
     settings.prepare()?;
     let mut ledger = Ledger::new(settings.layout.clone(), settings.config.durability);
+    // Everything is valid, or nothing has been queued.
+    if let Some(taken) = taken_id(&submissions, &ledger) {
+        return Err(taken);
+    }
     let answers = ledger.submit(&submissions);
     let alive = presence(&settings.layout) != Presence::Absent;
     let mut told = Vec::new();
-    let mut failure = None;
+    let mut failures = Vec::new();
     for (submission, answer) in submissions.iter().zip(answers) {
         match answer {
             Ok(id) if console.json => told.push(serde_json::json!({
                 "task_id": id, "task_class": submission.class, "priority": submission.priority,
             })),
             Ok(id) => console.say(id.as_str())?,
-            Err(error) => failure = Some(not_queued(submission, &error)),
+            Err(error) => failures.push(not_queued(submission, &error)),
         }
     }
     if console.json {
         console.say_json(&serde_json::json!({ "submitted": told, "brain_running": alive }))?;
     }
-    match failure {
-        Some(failure) => Err(failure),
-        None => {
-            if !alive {
-                console.note("queued, brain not running; `gpuspool up` starts the work");
-            }
-            Ok(exit::OK)
+    let Some(last) = failures.pop() else {
+        if !alive {
+            console.note("queued, brain not running; `gpuspool up` starts the work");
         }
+        return Ok(exit::OK);
+    };
+    for failure in &failures {
+        console.fail(failure);
     }
+    Err(last)
 }
 
-/// One file as a task that would be accepted.
+/// One document as a task that would be accepted.
 fn submission(
-    file: &str,
-    bytes: &[u8],
+    given: &Given<'_>,
     options: &Options,
     settings: &Settings,
     console: &mut Console<'_>,
 ) -> Result<Submission, Failure> {
-    let wrong = |fault: Fault| document::failure(file, bytes, &fault);
+    let bytes = given.bytes.as_slice();
+    let wrong = |fault: Fault| document::failure(&given.name, bytes, &fault);
     let limit = settings.config.limits.task_bytes_max;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit {
         return Err(wrong(
@@ -117,15 +124,13 @@ fn submission(
     };
     let priority = options.priority.unwrap_or_else(|| priority_of(&record));
     let fresh = fresh_id();
-    let stem = Path::new(file).file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-    let wish = if file == document::STDIN || file == "--prompt" { None } else { TaskId::new(stem).ok() };
-    let wish = wish.unwrap_or_else(|| fresh.clone());
+    let stem = given.file.and_then(|file| Path::new(file).file_stem()?.to_str());
+    let wish = stem.and_then(|stem| TaskId::new(stem).ok()).unwrap_or_else(|| fresh.clone());
     // Checked as it was written first, so that what is said of it points into the file.
     let folder = Folder { class, priority: priority_of(&record), stem: wish.as_str(), fresh: &fresh };
     let task = task_of(bytes, &folder, &settings.config).map_err(wrong)?;
     for warning in &task.warnings {
-        let named = if file == document::STDIN { "standard input" } else { file };
-        console.note(&format!("warning: {named}: {warning}"));
+        console.note(&format!("warning: {}: {warning}", given.name));
     }
     record.priority = Some(priority);
     if record.task_id.is_none() {
@@ -142,6 +147,28 @@ fn submission(
         stem: record.task_id.clone().unwrap_or(wish),
         demand,
         body: Box::new(record),
+    })
+}
+
+/// The failure of the first task that demands the id of another one. One that was submitted before does not: to submit
+/// it again is harmless, and no reason to leave the others out.
+fn taken_id(submissions: &[Submission], ledger: &Ledger) -> Option<Failure> {
+    submissions.iter().enumerate().filter(|(_, task)| task.demand).find_map(|(index, task)| {
+        let rival = |other: &&Submission| {
+            let (mine, its) =
+                ((task.class, task.priority, &task.body), (other.class, other.priority, &other.body));
+            other.demand && other.stem == task.stem && mine != its
+        };
+        if submissions[..index].iter().any(|other| rival(&other)) {
+            let message = format!("two of these tasks demand the id `{}`", task.stem);
+            return Some(
+                Failure::new(exit::DATA, message).next("leave `task_id` out, or choose another one"),
+            );
+        }
+        match ledger.admits(task) {
+            Err(error @ SubmitError::Exists { same: false, .. }) => Some(not_queued(task, &error)),
+            _ => None,
+        }
     })
 }
 

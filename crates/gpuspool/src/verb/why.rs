@@ -50,17 +50,27 @@ pub(crate) fn run(options: &Options, settings: &Settings, console: &mut Console<
     if !questions.is_empty() {
         about.extend(ask::answered(settings, &ask::request(Verb::Why, &questions))?.about);
     }
+    tell(&about, &unknown, console, |one, console| match &one.gpu {
+        Some(gpu) => tell_gpu(gpu, console),
+        None => Ok(console.say(&sentence(one))?),
+    })
+}
+
+/// Says what is known, each by `say`, and then which names are nothing; the exit code.
+pub(super) fn tell(
+    about: &[AboutTask],
+    unknown: &[Failure],
+    console: &mut Console<'_>,
+    say: impl Fn(&AboutTask, &mut Console<'_>) -> Result<(), Failure>,
+) -> Result<u8, Failure> {
     if console.json && (unknown.is_empty() || !about.is_empty()) {
         console.say_json(&about)?;
     } else if !console.json {
-        for one in &about {
-            match &one.gpu {
-                Some(gpu) => tell_gpu(gpu, console)?,
-                None => console.say(&sentence(one))?,
-            }
+        for one in about {
+            say(one, console)?;
         }
     }
-    for failure in &unknown {
+    for failure in unknown {
         console.fail(failure);
     }
     let all_are_known = unknown.is_empty() && !about.iter().any(|one| one.outcome == "unknown");

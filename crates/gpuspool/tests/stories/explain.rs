@@ -145,6 +145,10 @@ fn what_would_be_rejected_is_said_as_at_submission() {
             continue; // `submit` has options to say what it is
         }
         assert_eq!(explained.err, submitted.err, "{text}");
+        let [explained, submitted] = ["explain", "submit"].map(|verb| desk.gpuspool(&[verb, text]));
+        assert_eq!((explained.code, submitted.code), (exit::DATA, exit::DATA), "{text}");
+        assert!(submitted.err.starts_with("error: task: "), "{}", submitted.err);
+        assert_eq!(explained.err, submitted.err, "{text}");
     }
     let odd = desk.gpuspool(&["explain", r#"{"promt": "x", "prompt": "y"}"#]);
     assert!(odd.out.contains("warning: unknown field `promt`"), "{}", odd.out);

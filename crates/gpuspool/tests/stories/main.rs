@@ -1,7 +1,9 @@
 //! Command lines on a spool of their own: what they print, what they leave behind, and how they exit.
 
+mod cancel;
 mod desk;
 mod explain;
+mod submit;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -10,112 +12,8 @@ use desk::{Brain, Desk, batch, complete, failed, id, names};
 use gpuspool_cli::{Console, exit, run};
 use model::reason::Ahead;
 use model::request::{AboutBatch, AboutQueue, AboutTask, Answer, ExpectedIn, Verb};
-use model::task::TaskRecord;
-use model::{AttemptKey, Durability, Reason, Status, TaskClass, TaskId};
+use model::{AttemptKey, Reason, TaskClass, TaskId};
 use serde_json::{Value, json};
-use spool::request::Requests;
-
-#[test]
-fn a_prompt_is_queued_without_a_brain_and_waits_in_its_folder() {
-    let desk = Desk::new();
-    let said = desk.gpuspool(&[
-        "submit",
-        "--prompt",
-        "Why is the sky blue?",
-        "--priority",
-        "5",
-        "--model",
-        "qwen2.5:7b",
-    ]);
-    assert_eq!(
-        (said.code, said.err.as_str()),
-        (0, "queued, brain not running; `gpuspool up` starts the work\n")
-    );
-    let name = said.out.trim();
-    let file = desk.queue(TaskClass::Llm, 5).join(format!("{name}.json"));
-    let record: TaskRecord = serde_json::from_slice(&std::fs::read(file).expect("it is there")).unwrap();
-    assert_eq!(record.prompt.as_deref(), Some("Why is the sky blue?"));
-    assert_eq!(record.model.as_deref(), Some("qwen2.5:7b"));
-
-    let why = desk.gpuspool(&["why", name]);
-    assert_eq!(
-        why.out,
-        format!(
-            "{name}: it lies in llm_queue/priority_5, and no brain runs; `gpuspool up` starts the work\n"
-        )
-    );
-    let wait = desk.gpuspool(&["wait", "--timeout", "0.2", name]);
-    assert_eq!(wait.code, exit::TRY_AGAIN);
-    assert!(
-        wait.err.contains("no brain runs") && wait.err.contains("1 id not ended in time"),
-        "{}",
-        wait.err
-    );
-    let result = desk.gpuspool(&["result", name]);
-    assert_eq!((result.code, result.out.as_str()), (exit::TRY_AGAIN, ""));
-}
-
-#[test]
-fn a_files_fields_tell_its_queue_and_its_name_becomes_the_id() {
-    let desk = Desk::new();
-    let talk = desk.write("talk.json", r#"{"prompt": "Summarize", "priority": 2}"#);
-    let other =
-        desk.write("other.json", r#"{"task_id": "my-own", "task_class": "llm", "input": "/tmp/x.txt"}"#);
-    let said = desk.gpuspool(&["submit", &talk, &other, "--json"]);
-    assert_eq!(said.code, 0, "{said:?}");
-    let answer: Value = serde_json::from_str(&said.out).expect("JSON");
-    assert_eq!(answer["submitted"][0]["task_id"], "talk");
-    assert_eq!(answer["submitted"][1]["task_id"], "my-own");
-    assert_eq!(answer["brain_running"], false);
-    assert_eq!(names(&desk.queue(TaskClass::Llm, 2)), ["talk.json"]);
-    assert_eq!(names(&desk.queue(TaskClass::Llm, 3)), ["my-own.json"]);
-
-    let again = desk.gpuspool(&["submit", &other]);
-    assert_eq!((again.code, again.out.as_str()), (0, "my-own\n"), "the same demand twice is one task");
-    let another = desk.write("other.json", r#"{"task_id": "my-own", "prompt": "something else"}"#);
-    let again = desk.gpuspool(&["submit", &another]);
-    assert_eq!((again.code, again.out.as_str()), (exit::NOT_ALL, ""), "{again:?}");
-    assert!(again.err.contains("leave `task_id` out"), "{}", again.err);
-}
-
-#[test]
-fn one_bad_file_of_several_means_that_nothing_is_queued() {
-    let desk = Desk::new();
-    let good = desk.write("good.json", r#"{"prompt": "x"}"#);
-    let bad = desk.write("bad.json", "{\n  \"prompt\": \"x\",\n}");
-    let said = desk.gpuspool(&["submit", &good, &bad]);
-    assert_eq!(said.code, exit::DATA);
-    insta::assert_snapshot!("a_bad_file", said.err);
-    assert!(names(&desk.queue(TaskClass::Llm, 3)).is_empty());
-
-    assert_eq!(desk.gpuspool(&["submit", "/nowhere/task.json"]).code, exit::NO_INPUT);
-    let nothing = desk.write("nothing.json", "{}");
-    assert!(desk.gpuspool(&["submit", &nothing]).err.contains("say `--class`"));
-}
-
-#[test]
-fn without_a_brain_a_queued_task_is_cancelled_here_and_a_running_one_later() {
-    let desk = Desk::new();
-    let name = desk.gpuspool(&["submit", "--prompt", "x"]).out.trim().to_owned();
-    let running = TaskRecord { status: Some(Status::Running), ..complete("busy", json!(null)) };
-    std::fs::write(desk.layout().processing().join("busy.json"), serde_json::to_vec(&running).unwrap())
-        .unwrap();
-
-    let said = desk.gpuspool(&["cancel", &name, "busy"]);
-    assert_eq!(said.code, 0, "{said:?}");
-    assert_eq!(said.out, format!("{name}: cancelled\nbusy: it was started; the next brain ends it\n"));
-    let record: Value =
-        serde_json::from_str(&desk.gpuspool(&["result", &name, "--json"]).out).expect("its record");
-    assert_eq!((&record["status"], &record["error"]["class"]), (&json!("failed"), &json!("cancelled")));
-    let requests = Requests::new(desk.layout(), Durability::Process).take().unwrap();
-    assert_eq!(
-        (requests.len(), requests[0].1.verb, requests[0].1.ids.as_slice()),
-        (1, Verb::Cancel, &["busy".to_owned()][..])
-    );
-
-    let again = desk.gpuspool(&["cancel", &name]);
-    assert_eq!((again.code, again.out), (exit::NOT_ALL, format!("{name}: it had ended already\n")));
-}
 
 #[test]
 fn a_living_brain_is_asked() {
@@ -175,6 +73,17 @@ fn a_living_brain_says_when_and_what_a_gpu_does() {
     insta::assert_snapshot!("why_of_a_gpu", desk.gpuspool(&["why", "SIM-0"]).out);
     let unknown = desk.gpuspool(&["why", "7"]);
     assert_eq!(unknown.code, exit::NOT_ALL, "{unknown:?}");
+    // One that is nothing does not hide the others.
+    let some = desk.gpuspool(&["eta", "nothing", &name, "nil"]);
+    assert_eq!((some.code, some.out), (exit::NOT_ALL, eta));
+    for nobody in ["nothing", "nil"] {
+        let said = format!("error: no task or batch is called `{nobody}`\n next: ");
+        assert!(some.err.contains(&said), "{}", some.err);
+    }
+    let some = desk.gpuspool(&["eta", "--json", "nothing", &name]);
+    let told: Value = serde_json::from_str(&some.out).expect("JSON");
+    assert_eq!((some.code, &told[0]["task_id"]), (exit::NOT_ALL, &json!(name)));
+    assert!(some.err.contains("`nothing`"), "{}", some.err);
 }
 
 /// A brain that foresees the same for everything.
@@ -351,7 +260,7 @@ fn logs_come_from_the_latest_attempt_and_are_harmless() {
 fn an_id_that_is_nothing_brings_those_it_could_have_been() {
     let desk = Desk::new();
     desk.ended(&complete("lecture-12", json!("x")));
-    for verb in ["result", "wait", "logs", "cancel", "retry", "why"] {
+    for verb in ["result", "wait", "logs", "cancel", "retry", "why", "eta"] {
         let said = desk.gpuspool(&[verb, "lecture-21"]);
         assert_eq!(said.code, exit::NOT_ALL, "{verb}");
         assert_eq!(

@@ -91,6 +91,18 @@ impl Ledger {
         answers
     }
 
+    /// Whether a task could be queued as far as its id goes: one that it demands must be free, or this task's own.
+    ///
+    /// # Errors
+    /// [`SubmitError::Exists`], or a folder that cannot be looked into.
+    pub fn admits(&self, task: &Submission) -> Result<(), SubmitError> {
+        if !task.demand {
+            return Ok(());
+        }
+        let Some(place) = self.whereabouts(&task.stem)? else { return Ok(()) };
+        self.answer_demand(task, task.stem.clone(), place, &body(task)?).map(drop)
+    }
+
     /// Whether the disk has room for something new.
     ///
     /// # Errors
