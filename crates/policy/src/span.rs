@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use model::config::ModelEntry;
+use model::config::{GpuRole, ModelEntry};
 use model::{GpuUuid, Millis, WorkerId};
 
 use crate::gpu::Gpu;
@@ -81,13 +81,23 @@ impl World {
         }
     }
 
-    /// Whether a GPU could have a share of this model.
+    /// Whether a GPU could have a share of this model. One of `brain_*` roles that suffice for it keeps to those, also
+    /// while one of them is lost: else it would take another GPU away from scripts, and never give it back.
     pub(crate) fn spreads_to(&self, gpu: &Gpu, name: &str, entry: &ModelEntry) -> bool {
-        let fits = match (entry.share_mib(), gpu.facts.total_mib) {
+        let fits = |gpu: &Gpu| match (entry.share_mib(), gpu.facts.total_mib) {
             (Some(need), Some(total)) => need <= total,
             _ => true,
         };
-        fits && (!self.has_pinned_role(gpu) || self.pinned_model(gpu).is_none_or(|own| own == name))
+        if !fits(gpu) {
+            return false;
+        }
+        if self.has_pinned_role(gpu) {
+            return self.pinned_model(gpu).is_none_or(|own| own == name);
+        }
+        let pinned = || self.gpus.values().filter(|gpu| self.has_pinned_role(gpu) && fits(gpu));
+        let is_for_brains = matches!(entry.role, Some(GpuRole::BrainPrimary | GpuRole::BrainSecondary))
+            || pinned().any(|gpu| self.pinned_model(gpu).as_deref() == Some(name));
+        !is_for_brains || pinned().count() < entry.spread() as usize
     }
 
     /// Whether a GPU could be one of those that a task needs: as one of its own, or for a share of its LLM.

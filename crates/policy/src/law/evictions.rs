@@ -38,8 +38,8 @@ pub(super) fn no_cut(step: &Step<'_>, found: &mut Found) {
 
 /// E2: `never_evict_brain`.
 pub(super) fn pinned(step: &Step<'_>, found: &mut Found) {
-    let Some((_, gpu)) = step.eviction() else { return };
-    let has_role = step.world.has_brain_role(gpu);
+    let Some((worker, gpu)) = step.eviction() else { return };
+    let has_role = step.world.has_brain_role(gpu) && !has_lost_a_gpu(step, worker);
     if has_role && step.world.config.resource_manager.eviction_policy.never_evict_brain {
         found.push(format!("the LLM of GPU {} is pinned and is to go", gpu.key()));
     }

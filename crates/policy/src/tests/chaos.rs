@@ -1,6 +1,6 @@
 //! Random stories: whatever happens, the laws hold, nothing panics, and at the end every task has ended exactly once.
 
-use model::config::{EvictionRule, GpuLock, VramAccounting};
+use model::config::{Auto, EvictionRule, GpuLock, GpuRole, VramAccounting};
 use model::{FailureClass, GpuMode};
 use proptest::prelude::*;
 
@@ -129,13 +129,18 @@ struct Story {
 }
 
 impl Story {
-    /// With `spreads`, the larger model is spread over two GPUs, where none is pinned. With `narrow`, a plan looks at one
+    /// With `spreads`, the larger model is spread over two GPUs; with brains as well, over theirs. With `narrow`, a plan looks at one
     /// row of each kind, and many rows are of one: what is the case where hundreds of programs or batches wait.
     fn new(settings: &Settings, spreads: bool, narrow: bool) -> Self {
         let mut config = settings.config();
-        let spreads = spreads && !settings.brains;
         if let Some(model) = config.models.get_mut(QWEN_14B).filter(|_| spreads) {
             model.gpus = Some(2);
+            model.role = settings.brains.then_some(GpuRole::BrainPrimary);
+        }
+        if spreads && settings.brains {
+            let pair = [("1", GpuRole::BrainPrimary), ("2", GpuRole::BrainSecondary)];
+            let pair = pair.into_iter().map(|(key, role)| (key.to_owned(), role)).collect();
+            config.resource_manager.gpu_roles = Auto::Set(pair);
         }
         let rig = if narrow { Rig::with(config).looking_at(1) } else { Rig::with(config) };
         let mut rig = rig.gpus([24_576, 12_227, 8_192]);

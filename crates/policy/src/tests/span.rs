@@ -149,6 +149,30 @@ fn two_brains_with_one_model_are_a_pair_and_pinned() {
 }
 
 #[test]
+fn a_pair_of_brains_that_loses_a_gpu_waits_for_it_and_takes_no_other() {
+    let mut config = one_at_a_time(spread());
+    let roles = [("1", GpuRole::BrainPrimary), ("2", GpuRole::BrainSecondary)];
+    config.resource_manager.gpu_roles =
+        Auto::Set(roles.into_iter().map(|(key, role)| (key.to_owned(), role)).collect());
+    if let Some(big) = config.models.get_mut(LLAMA_70B) {
+        big.role = Some(GpuRole::BrainPrimary);
+    }
+    let mut rig = rig(config, [24_576; 3]);
+    rig.run_until("the pair", |rig| rig.state(1) == GpuState::LlmReady);
+    let mut without = rig.inventory();
+    without.gpus.remove(2);
+    rig.tell(Event::Inventory(without));
+    rig.drop_task(big("asked")).drop_task(whisper("heard")).run_until_ended("heard");
+    assert_eq!(rig.ended("heard").gpu.as_deref(), Some("0"), "it is free for scripts all the while");
+    insta::assert_snapshot!(rig.why("asked"), @"it needs 2 GPUs at once with 20000 MiB each, and 1 of the 3 GPUs here can be had for it; 1 has its LLM pinned by `gpu_roles`");
+    let whole = rig.inventory();
+    rig.tell(Event::Inventory(whole));
+    rig.run_until_ended("asked").run_until_rest();
+    let pair = ("1".to_owned(), LLAMA_70B.to_owned(), vec!["SIM-2".to_owned()]);
+    assert_eq!(loads(&rig), [pair.clone(), pair]);
+}
+
+#[test]
 fn a_dead_worker_takes_all_of_it_along_and_a_new_one_loads_it_again() {
     let mut rig = rig(spread(), [24_576, 24_576]);
     rig.drop_task(big("a")).run_until_ended("a");
