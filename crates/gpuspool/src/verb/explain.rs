@@ -1,13 +1,17 @@
 //! `gpuspool explain`: what would happen to a task file now, without queueing it.
 
+use std::path::Path;
+
 use clap::Args;
 use model::explained::{Explained, Fate};
 use model::request::{ExpectedIn, Request, Verb};
 use model::task::{TaskRecord, Work};
 use model::{Task, TaskClass};
+use spool::ledger::{Ledger, Submission, SubmitError};
 use spool::settings::Settings;
 
 use super::check::{summary, task_in};
+use super::submit::not_queued;
 use crate::ask;
 use crate::brain::{Presence, presence};
 use crate::console::Console;
@@ -27,6 +31,9 @@ pub(crate) fn run(options: &Options, settings: &Settings, console: &mut Console<
     let given = document::given(&options.task, "task", settings.config.limits.task_bytes_max)?;
     let (record, task) = task_in(given.file.unwrap_or_default(), &given.bytes, Some(settings))
         .map_err(|fault| document::failure(&given.name, &given.bytes, &fault))?;
+    if let Some(taken) = taken_id(given.file, &record, &task, settings) {
+        return Err(taken);
+    }
     let runs = matches!(presence(&settings.layout), Presence::Runs { .. });
     let explained = if runs { Some(ask_brain(&record, &task, settings)?) } else { None };
     if console.json {
@@ -46,6 +53,30 @@ pub(crate) fn run(options: &Options, settings: &Settings, console: &mut Console<
     }
     let runs_here = explained.is_none_or(|told| matches!(told.fate, Fate::Starts | Fate::Waits));
     Ok(if runs_here { exit::OK } else { exit::NOT_ALL })
+}
+
+/// The failure of a task that demands the id of another one, in the words of `submit`: it would be rejected.
+fn taken_id(file: Option<&str>, record: &TaskRecord, task: &Task, settings: &Settings) -> Option<Failure> {
+    let id = record.task_id.clone()?;
+    let body = TaskRecord { priority: Some(task.priority), ..record.clone() };
+    let (class, priority) = (task.class(), task.priority);
+    let submission = Submission { class, priority, stem: id, demand: true, body: Box::new(body) };
+    let error = Ledger::new(settings.layout.clone(), settings.config.durability).admits(&submission).err()?;
+    if let SubmitError::Exists { place, .. } = &error
+        && place.parent() == Some(&settings.layout.queue(class, priority))
+        && file.is_some_and(|file| is_same_file(Path::new(file), place))
+    {
+        return None; // it is asked about where it waits
+    }
+    let code = match error {
+        SubmitError::Exists { .. } => exit::DATA,
+        _ => error.exit_code(),
+    };
+    Some(Failure { code, ..not_queued(&submission, &error) })
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
 fn ask_brain(record: &TaskRecord, task: &Task, settings: &Settings) -> Result<Explained, Failure> {

@@ -181,7 +181,7 @@ fn fresh_id() -> TaskId {
     }
 }
 
-fn not_queued(submission: &Submission, error: &SubmitError) -> Failure {
+pub(super) fn not_queued(submission: &Submission, error: &SubmitError) -> Failure {
     let id = &submission.stem;
     match error {
         SubmitError::Exists { same: true, .. } => {

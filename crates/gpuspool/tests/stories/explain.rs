@@ -7,7 +7,7 @@ use model::reason::ReasonTold;
 use model::request::{Answer, ExpectedIn};
 use serde_json::Value;
 
-use crate::desk::{Brain, Desk, id, names};
+use crate::desk::{Brain, Desk, complete, id, names};
 
 fn explained(fate: Fate) -> Explained {
     Explained {
@@ -164,4 +164,33 @@ fn the_brain_s_own_configuration_has_the_last_word() {
     let said = desk.gpuspool(&["explain", r#"{"prompt": "x"}"#]);
     assert_eq!(said.code, exit::DATA);
     assert!(said.err.contains("the brain would reject it: no script is called `talks`"), "{}", said.err);
+}
+
+#[test]
+fn an_id_that_is_taken_would_be_rejected_as_submit_refuses_it() {
+    let desk = Desk::new();
+    let (mine, other) =
+        (r#"{"task_id": "mine", "prompt": "x"}"#, r#"{"task_id": "mine", "prompt": "something else"}"#);
+    assert_eq!(desk.gpuspool(&["explain", mine]).code, exit::OK, "nobody has this id");
+    assert_eq!(desk.gpuspool(&["submit", mine]).out, "mine\n");
+    assert_eq!(desk.gpuspool(&["explain", mine]).code, exit::OK, "it is this very task");
+    let refused = |text: &str| {
+        let [explained, submitted] = ["explain", "submit"].map(|verb| desk.gpuspool(&[verb, text]));
+        assert_eq!((explained.code, explained.out.as_str()), (exit::DATA, ""), "{explained:?}");
+        assert_eq!((explained.err.as_str(), submitted.code), (submitted.err.as_str(), exit::NOT_ALL));
+        explained.err
+    };
+    assert!(refused(other).contains("not queued: a task `mine` exists already"));
+
+    // A file that lies in its queue is no rival of its own, however it is written.
+    let queued = desk.queue(TaskClass::Llm, 3).join("mine.json");
+    std::fs::write(&queued, mine).unwrap();
+    let said = desk.gpuspool(&["explain", queued.to_str().unwrap()]);
+    assert_eq!(said.code, exit::OK, "{said:?}");
+
+    std::fs::remove_file(queued).unwrap();
+    desk.ended(&complete("mine", serde_json::json!("done")));
+    assert!(refused(other).contains("not queued: a task `mine` exists already"));
+    let again = refused(r#"{"task_id": "mine", "prompt": "?"}"#);
+    assert!(again.contains("not queued again") && again.contains("gpuspool result mine"), "{again}");
 }
