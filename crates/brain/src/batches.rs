@@ -156,6 +156,11 @@ impl Batches {
         self.live.contains_key(id)
     }
 
+    /// Whether a batch that is not over is paused.
+    pub(crate) fn is_paused(&self, id: &BatchId) -> bool {
+        self.live.get(id).is_some_and(|live| live.paused)
+    }
+
     /// Takes up manifests that are new here; the answer is facts.
     pub(crate) fn look(&mut self) -> Vec<Event> {
         let mut events = Vec::new();

@@ -130,7 +130,9 @@ impl Requests {
             } else {
                 "waiting"
             };
-            return AboutTask { task_id: None, expected, ..about(name, outcome, None, None) };
+            let paused = model::Reason::BatchPaused { batch: name.to_owned() };
+            let reason = view.batches.is_paused(&batch).then(|| paused.told());
+            return AboutTask { task_id: None, expected, ..about(name, outcome, reason, None) };
         }
         let expected = TaskId::new(name).ok().and_then(|task| policy::eta(view.world, now, &task));
         let expected = expected.map(|expected| expected.from_now(now));

@@ -193,7 +193,7 @@ pub(crate) fn next_on(world: &World, now: Millis, gpu: &Gpu) -> Option<(Entry, M
 
 /// When the LLM of a GPU makes room, at the latest, for the first script that could run in its place.
 pub(crate) fn llm_leaves_at(world: &World, now: Millis, gpu: &Gpu) -> Option<Millis> {
-    Walk::new(world, now, Pace::Usual).llm_of_leaves_at(gpu)
+    Walk::new(world, now, Pace::Slow).llm_of_leaves_at(gpu)
 }
 
 /// How many things a GPU runs at once as it is loaded, and when the first of them is done.

@@ -12,6 +12,7 @@ use super::order::Order;
 use super::place::{Loaded, Place};
 use super::uses::Use;
 use super::{Pace, Span, WALKED_MAX};
+use crate::event::BatchFacts;
 use crate::exclusive::Exclusive;
 use crate::gpu::Gpu;
 use crate::plan::{Outlook, eviction_outlook};
@@ -88,7 +89,7 @@ pub(super) struct Walk<'w> {
     places: Vec<Place<'w>>,
     uses: BTreeMap<&'w Shape, Vec<Use<'w>>>,
     exclusive: Option<Exclusive<'w>>,
-    /// When an LLM makes room for scripts, by the rule of eviction: now, or then at the latest.
+    /// When an LLM makes room for scripts, by the rule of eviction.
     evicts: Outlook,
     /// When the one lock of `gpu_lock: "single"` is free; none without it.
     lock_free: Option<Millis>,
@@ -98,6 +99,8 @@ pub(super) struct Walk<'w> {
     only: Option<BatchId>,
     /// LLMs that make room for a batch, by place.
     departures: BTreeMap<(BatchId, usize), Departure<'w>>,
+    /// Whether the order came to its end: what was not reached is held back by a rule, and no time alone frees it.
+    ended: bool,
 }
 
 /// What was walked of a queue or batch.
@@ -155,6 +158,7 @@ impl<'w> Walk<'w> {
             batches: BTreeMap::new(),
             only: None,
             departures: BTreeMap::new(),
+            ended: false,
         };
         walk.count_running();
         walk
@@ -211,8 +215,9 @@ impl<'w> Walk<'w> {
     /// When this task starts and ends.
     pub(super) fn until(mut self, wanted: &Entry, most: usize) -> Option<Span> {
         let item = self.world.queue.get(wanted)?;
-        let order = self.order();
-        for (entry, next) in order.take(most) {
+        let mut order = self.order();
+        for _ in 0..most {
+            let (entry, next) = order.next()?;
             let span = self.put(next);
             if entry == wanted {
                 return span;
@@ -224,8 +229,9 @@ impl<'w> Walk<'w> {
     /// When these start, as far as `most` steps tell.
     pub(super) fn starts_of(mut self, wanted: &[&Entry], most: usize) -> BTreeMap<Entry, Millis> {
         let mut starts = BTreeMap::new();
-        let order = self.order();
-        for (entry, next) in order.take(most) {
+        let mut order = self.order();
+        for _ in 0..most {
+            let Some((entry, next)) = order.next() else { return starts };
             let span = self.put(next);
             if wanted.contains(&entry)
                 && let Some(span) = span
@@ -261,32 +267,55 @@ impl<'w> Walk<'w> {
 
     /// Everything that waits, as far as it is walked at all.
     pub(super) fn whole(mut self) -> Self {
-        let order = self.order();
-        for (_, item) in order.take(WALKED_MAX) {
+        let mut order = self.order();
+        for _ in 0..WALKED_MAX {
+            let Some((_, item)) = order.next() else {
+                self.ended = true;
+                break;
+            };
             self.put(item);
         }
         self
     }
 
-    /// Tasks of a class that were walked and of which nobody can say when they start.
+    /// Tasks of a class of which nobody can say when they start.
     pub(super) fn held(&self, class: TaskClass) -> u64 {
-        self.classes.get(&class).map_or(0, |tally| tally.held)
+        let tally = self.classes.get(&class);
+        let held = tally.map_or(0, |tally| tally.held);
+        match self.ended {
+            true => {
+                held + self.waiting(class).saturating_sub(tally.map_or(0, |tally| tally.walked + tally.held))
+            }
+            false => held,
+        }
+    }
+
+    /// Tasks of a class that wait and were read.
+    fn waiting(&self, class: TaskClass) -> u64 {
+        let folders = model::Priority::ALL.into_iter().map(|priority| (class, priority));
+        folders.map(|folder| self.world.queue.in_folder(folder)).sum::<u64>()
+            - self.world.queue.unparsed(class)
     }
 
     /// First start and last end of a class.
     pub(super) fn of_class(&self, class: TaskClass) -> Option<Span> {
         let tally = self.classes.get(&class)?;
-        let waiting: u64 = model::Priority::ALL
-            .into_iter()
-            .map(|priority| self.world.queue.in_folder((class, priority)))
-            .sum();
-        tally.and_more(waiting.saturating_sub(tally.walked + tally.held), self.width(class))
+        let unread = self.world.queue.unparsed(class);
+        let more = match self.ended {
+            true => unread,
+            false => unread + self.waiting(class).saturating_sub(tally.walked + tally.held),
+        };
+        tally.and_more(more, self.width(class))
     }
 
-    /// First start and last end of a batch; none for one with held items only.
+    /// First start and last end of a batch; none for one that is paused, or has held items only.
     pub(super) fn of_batch(&self, batch: &BatchId) -> Option<Span> {
         let tally = self.batches.get(batch)?;
-        let remaining = self.world.batches.get(batch).map_or(0, |batch| batch.facts.remaining());
+        let facts = self.world.batches.get(batch).map(|batch| &batch.facts);
+        if facts.is_some_and(|facts| facts.paused) {
+            return None;
+        }
+        let remaining = facts.map_or(0, BatchFacts::remaining);
         tally.and_more(remaining.saturating_sub(tally.walked + tally.held), self.width(TaskClass::Script))
     }
 
@@ -481,7 +510,10 @@ impl<'w> Walk<'w> {
             return Some(free);
         }
         match self.evicts {
-            Outlook::At(at) => Some(free.max(at)),
+            Outlook::At { expected, latest } => match self.pace {
+                Pace::Usual => Some(free.max(expected)),
+                Pace::Slow => Some(free.max(latest?)),
+            },
             Outlook::Unknown => Some(free + self.reload_time(place)),
             Outlook::Never => None,
         }

@@ -53,24 +53,53 @@ pub(super) fn evict<'w>(draft: &mut Draft<'w>, left: &[Left<'w>], judge: &dyn Ju
 /// What the rule of eviction will do for the scripts that wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outlook {
-    /// An LLM makes room then, at the latest.
-    At(Millis),
+    /// An LLM makes room.
+    At {
+        /// When, if nothing else happens until then.
+        expected: Millis,
+        /// When at the latest; never, where no rule says so.
+        latest: Option<Millis>,
+    },
     /// None does while things are as they are.
     Never,
     /// Nobody can say.
     Unknown,
 }
 
+/// How often the rule is asked what it will say later.
+const QUESTIONS: usize = 16;
+
 pub(super) fn outlook(draft: &Draft<'_>, judge: &dyn Judge) -> Outlook {
     let mut backlog = Backlog::of_queue(draft);
     backlog.leave_out(coming(draft));
-    match facts(draft, &backlog).map(|facts| judge.rule(&facts.facts)) {
-        Ok(Ruling::Evict(_)) => Outlook::At(draft.now),
-        Ok(Ruling::Keep(keeping)) => keeping.latest.map_or(Outlook::Unknown, Outlook::At),
-        Err(Unfit::Young { until, .. }) => Outlook::At(until),
-        Err(Unfit::Reserved { until }) => until.map_or(Outlook::Never, Outlook::At),
-        Err(Unfit::Nobody) => Outlook::Unknown,
+    foreseen(draft, &backlog, judge).0
+}
+
+/// What the rule will say at the instants it names, and until then the young ones at theirs; and the first of these.
+fn foreseen(draft: &Draft<'_>, backlog: &Backlog<'_>, judge: &dyn Judge) -> (Outlook, Option<Millis>) {
+    let (mut at, mut latest, mut again_at) = (draft.now, None, None);
+    for _ in 0..QUESTIONS {
+        let next = match facts(draft, backlog, at).map(|facts| judge.rule(&facts.facts)) {
+            Ok(Ruling::Evict(_)) => {
+                return (Outlook::At { expected: at, latest: Some(latest.unwrap_or(at).max(at)) }, again_at);
+            }
+            Ok(Ruling::Keep(keeping)) => {
+                latest = keeping.latest.map(|latest| latest.max(at));
+                keeping.again_at
+            }
+            Err(Unfit::Young { until, .. }) => Some(until),
+            Err(Unfit::Reserved { until }) => {
+                let found = |until| Outlook::At { expected: until, latest: Some(until) };
+                return (until.map_or(Outlook::Never, found), again_at.or(until));
+            }
+            Err(Unfit::Nobody) => return (Outlook::Unknown, again_at),
+        };
+        let Some(next) = next.filter(|next| *next > at) else { break };
+        again_at.get_or_insert(next);
+        at = next;
     }
+    let found = |latest| Outlook::At { expected: latest, latest: Some(latest) };
+    (latest.map_or(Outlook::Unknown, found), again_at)
 }
 
 /// When an LLM makes room at the latest for a task that needs several GPUs, by the rule in force; none where nobody can
@@ -83,21 +112,17 @@ pub(super) fn leaves_for<'w>(
     if draft.exclusive.as_ref().is_some_and(|exclusive| exclusive.has(item.shape.batch.as_ref())) {
         return Some(draft.now);
     }
-    match facts(draft, &Backlog::of_one(draft, item)).map(|facts| judge.rule(&facts.facts)) {
-        Ok(Ruling::Evict(_)) => Some(draft.now),
-        Ok(Ruling::Keep(keeping)) => {
-            keeping.again_at.into_iter().for_each(|time| draft.wake(time));
-            keeping.latest
-        }
-        Err(Unfit::Young { until, .. }) => Some(until),
-        Err(Unfit::Reserved { until }) => until,
-        Err(Unfit::Nobody) => None,
+    let (outlook, again_at) = foreseen(draft, &Backlog::of_one(draft, item), judge);
+    again_at.into_iter().for_each(|time| draft.wake(time));
+    match outlook {
+        Outlook::At { latest, .. } => latest,
+        Outlook::Never | Outlook::Unknown => None,
     }
 }
 
 /// The desk whose LLM goes, if any does; wakes when the rule wants to be asked again.
 fn chosen(draft: &mut Draft<'_>, backlog: &Backlog<'_>, judge: &dyn Judge) -> Option<(usize, Eviction)> {
-    match facts(draft, backlog) {
+    match facts(draft, backlog, draft.now) {
         Ok(Facts { facts, desks }) => match judge.rule(&facts) {
             Ruling::Evict(eviction) => return desks.get(eviction.victim).map(|at| (*at, eviction)),
             Ruling::Keep(Keeping { again_at, .. }) => again_at.into_iter().for_each(|time| draft.wake(time)),
@@ -141,7 +166,7 @@ pub(crate) fn kept(world: &World, now: Millis, judge: &dyn Judge) -> Option<Reas
     let draft = Draft::new(world, now);
     let mut backlog = Backlog::of_queue(&draft);
     backlog.leave_out(coming(&draft));
-    let facts = match facts(&draft, &backlog) {
+    let facts = match facts(&draft, &backlog, now) {
         Ok(facts) => facts.facts,
         Err(Unfit::Young { at, until }) => {
             let desk = &draft.desks[at];

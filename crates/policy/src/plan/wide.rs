@@ -319,15 +319,27 @@ fn keep<'w>(draft: &mut Draft<'w>, judge: &dyn Judge, item: &'w Queued, able: &[
         times.iter().map(|(_, free_at, at)| (*free_at, *at)).collect()
     };
     let Some(desks) = best(draft, &item.shape, order.into_iter()) else { return };
-    if is_whole && desks.iter().all(|at| draft.desks[*at].reserved) {
+    let is_as_before = is_whole && desks.iter().all(|at| draft.desks[*at].reserved);
+    // An LLM that was to have left by now and has not: until its bound what is short may go on there, requests first.
+    let stays = |at: &usize| draft.desks[*at].llm.is_some() && !draft.desks[*at].taken;
+    let is_late =
+        |reserved: &Reserved<'_>| reserved.limit <= now && !reserved.firm && desks.iter().any(stays);
+    let is_late = is_whole && draft.reserved.as_ref().is_some_and(is_late);
+    if is_as_before && !is_late {
         return;
     }
-    let until = desks.iter().filter_map(|at| frees_at(draft, *at, llm_leaves)).max().unwrap_or(now);
+    let firm_at = draft.world.firm_at(item);
+    let until = desks.iter().filter_map(|at| frees_at(draft, *at, llm_leaves.or(Some(firm_at)))).max();
+    let until = until.unwrap_or(now);
     let until = match &draft.reserved {
+        _ if is_late => until.min(firm_at),
         // One empty GPU more: nothing is later for that.
         Some(reserved) if is_whole => until.min(reserved.limit.max(now)),
         _ => until,
     };
+    if is_as_before && until <= now {
+        return;
+    }
     say_that_they_are_kept(draft, item, &desks, until);
 }
 

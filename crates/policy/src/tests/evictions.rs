@@ -4,7 +4,7 @@ use model::config::{EvictionPolicy, EvictionRule};
 use model::{GpuState, GpuUuid, Millis, TaskClass};
 
 use super::make::{QWEN_7B, QWEN_14B, config, prompt, script, whisper};
-use super::rig::Rig;
+use super::rig::{Rig, id};
 use crate::evict::{Candidate, EvictionFacts, Judge, Ruling, ScriptsWaiting, Thresholds};
 use crate::rate::Rate;
 
@@ -240,4 +240,18 @@ fn an_llm_that_came_back_too_often_stays_twice_four_and_eight_times_as_long() {
     assert_eq!(by_reloads, [60, 60, 120, 240, 480, 480], "up to eight times");
     // A load takes five seconds here, so what is longer ago than fifty is forgotten.
     assert_eq!(stays_s(&rig, 6, 3_600), 60);
+}
+
+#[test]
+fn a_forecast_says_of_a_young_llm_what_the_rule_will_say_when_it_may_go() {
+    let mut rig = Rig::new().gpus([24_576]);
+    for n in 0..20 {
+        rig.drop_task(prompt(&format!("busy-{n}"))).run_for(2_000);
+    }
+    rig.kill_engine(0).drop_task(prompt("again")).run_until_ended("again");
+    rig.drop_task(whisper("one")).run_for(100);
+    insta::assert_snapshot!(rig.why("one"), @"qwen2.5:14b on GPU 0 was loaded moments ago and stays for 19 s more at least");
+    let told = crate::eta(&rig.world, rig.now, &id("one")).expect("an eta").start;
+    rig.run_until("its start", |rig| rig.starts().iter().any(|name| name == "one"));
+    assert!((rig.now - told).0.abs() <= 2_000, "told {told}, and it was {}", rig.now);
 }

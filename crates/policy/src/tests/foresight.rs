@@ -152,6 +152,9 @@ fn a_gpu_says_what_it_does_and_why_nothing_else() {
     insta::assert_snapshot!(about(&rig, "0"));
     rig.drop_task(whisper("w").media(10.0)).think();
     insta::assert_snapshot!(about(&rig, "0"));
+    let told = expected(&rig, "w").start;
+    rig.run_until("its start", |rig| rig.starts().iter().any(|name| name == "w"));
+    assert!((rig.now - told).0.abs() <= 1_000, "told {told}, and it was {}", rig.now);
     assert_eq!(why_gpu(&rig.world, rig.now, "7"), None);
 }
 
@@ -190,4 +193,25 @@ fn what_can_never_start_is_said_once_and_stays_to_be_read() {
         let shown = rig.picture().said;
         assert!(shown.iter().any(|line| line.warning && line.text == said[0].to_string()), "{shown:?}");
     }
+}
+
+#[test]
+fn nobody_says_when_a_paused_batch_ends_nor_what_comes_after_too_many_in_a_row() {
+    let mut rig = experienced([24_576]);
+    rig.drop_batch("b", GpuMode::Shared, &[100.0; 40]).run_for(2_000);
+    assert!(crate::batch_eta(&rig.world, rig.now, &model::BatchId::new("b").unwrap()).is_some());
+    rig.pause("b", true).run_for(100);
+    assert_eq!(crate::batch_eta(&rig.world, rig.now, &model::BatchId::new("b").unwrap()), None);
+
+    let mut config = config();
+    config.gpu_lock = model::config::GpuLock::Single;
+    config.fairness.strict_consecutive = true;
+    let mut rig = Rig::with(config).gpus([24_576]);
+    rig.drop_tasks((0..6).map(|n| whisper(&format!("t{n}")).of_type("transcription"))).run_for(100);
+    // Two in a row, and then another type has to start, of which nothing waits.
+    assert!(expected(&rig, "t1").start < rig.now + model::Millis(60_000));
+    assert_eq!(eta(&rig.world, rig.now, &id("t5")), None);
+    let (queues, _) = forecast(&rig.world, rig.now);
+    let scripts = queues.iter().find(|queue| queue.class == TaskClass::Script).expect("a queue");
+    assert!(scripts.held >= 3, "{scripts:?}");
 }

@@ -340,3 +340,21 @@ fn what_is_reserved_for_chat_gives_way_in_the_end_also_where_one_gpu_is_kept_and
     rig.run_until_rest();
     assert_eq!(rig.ended.len(), 5);
 }
+
+#[test]
+fn an_llm_that_stays_longer_than_was_expected_goes_on_serving_while_gpus_are_kept() {
+    let mut rig = Rig::new().gpus([24_576, 12_227]);
+    rig.drop_task(prompt("warm")).run_until_ended("warm");
+    // So many requests of late that the rule keeps the LLM: it stays as long as it may.
+    for n in 0..20 {
+        rig.drop_task(prompt(&format!("busy-{n}"))).run_for(2_000);
+    }
+    rig.drop_task(script("pair", "embed").gpus(2)).run_for(30_000);
+    assert!(rig.starts().iter().all(|name| name != "pair"), "the rule keeps the LLM");
+    let asked = rig.now;
+    rig.drop_task(prompt("late")).run_until_ended("late");
+    assert!((rig.now - asked).0 < 10_000, "it waited {} for an LLM that ran nothing", rig.now - asked);
+    let waits_since = rig.now;
+    rig.run_until_ended("pair");
+    assert!((rig.now - waits_since).0 < 900_000);
+}

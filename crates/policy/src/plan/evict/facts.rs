@@ -139,7 +139,7 @@ impl<'w> Backlog<'w> {
         is_open && if shape.is_wide() { gpu.could_be_one_for(shape) } else { gpu.has_room_for(shape) }
     }
 
-    fn scripts(&self, draft: &Draft<'_>) -> ScriptsWaiting {
+    fn scripts(&self, draft: &Draft<'_>, at: Millis) -> ScriptsWaiting {
         let all: u64 = self.lines.iter().map(|waiting| waiting.count).sum();
         let share = |sum: i64| match all {
             0 => Millis::ZERO,
@@ -152,10 +152,10 @@ impl<'w> Backlog<'w> {
             let one = mean_time(draft, waiting);
             work =
                 work.saturating_add(one.0.saturating_mul(i64::try_from(waiting.count).unwrap_or(i64::MAX)));
-            waited = waited.saturating_add(waiting.waited(draft.now).0);
+            waited = waited.saturating_add(waiting.waited(at).0);
         }
         let mean_time = Millis(work / i64::try_from(all).unwrap_or(i64::MAX).max(1));
-        let longest = self.lines.first().map_or(Millis::ZERO, |first| draft.now - first.still_since);
+        let longest = self.lines.first().map_or(Millis::ZERO, |first| at - first.still_since);
         ScriptsWaiting {
             count: self.count,
             mean_time,
@@ -182,11 +182,12 @@ fn kept_for<'w>(draft: &Draft<'w>) -> Option<&'w Shape> {
     draft.reserved.as_ref().map(|reserved| &reserved.item.shape)
 }
 
-/// The facts as this draft has them.
-pub(super) fn facts(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Result<Facts, Unfit> {
+/// The facts as this draft has them at an instant from now on, if nothing else happens until then.
+pub(super) fn facts(draft: &Draft<'_>, backlog: &Backlog<'_>, at: Millis) -> Result<Facts, Unfit> {
     let world = draft.world;
     let first = backlog.lines.first().filter(|_| backlog.count > 0).ok_or(Unfit::Nobody)?;
-    let (candidates, desks): (Vec<Candidate>, Vec<usize>) = candidates(draft, backlog)?.into_iter().unzip();
+    let (candidates, desks): (Vec<Candidate>, Vec<usize>) =
+        candidates(draft, backlog, at)?.into_iter().unzip();
     let llms = draft.front.iter().filter(|(shape, _)| shape.class() == TaskClass::Llm);
     let llms: u64 = llms.map(|(_, line)| line.len()).sum();
     let started = draft.spoken_for.iter().filter(|entry| entry.class == TaskClass::Llm).count() as u64;
@@ -196,19 +197,19 @@ pub(super) fn facts(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Result<Facts, U
     let slots = draft.desks.iter().filter(|desk| loaded(desk)).filter_map(|desk| desk.llm.as_ref());
     let model = candidates.first().map(|candidate| candidate.model.as_str());
     let facts = EvictionFacts {
-        now: draft.now,
+        now: at,
         policy: world.config.resource_manager.eviction_policy.clone(),
-        scripts: backlog.scripts(draft),
+        scripts: backlog.scripts(draft, at),
         script_gpus: script_gpus(draft, first),
         llms_waiting: llms.saturating_sub(started) + world.queue.unparsed(TaskClass::Llm),
         ready_llms: count(&loaded),
         booting_llms: count(&|desk| desk.llm.as_ref().is_some_and(|llm| !llm.ready && llm.leads)),
         idle_llms: count(&|desk| desk.is_idle_llm() && world.takes_scripts(desk.gpu)),
         llm_slots: slots.map(|llm| u64::from(llm.parallel)).min().unwrap_or(1),
-        requests: world.requests(draft.now),
-        rate_until: world.demand.rate_until(draft.now),
+        requests: world.requests(at),
+        rate_until: world.demand.rate_until(at),
         request_time: world.memory.request_time(model),
-        since_request: world.demand.last().map(|last| draft.now - last),
+        since_request: world.demand.last().map(|last| at - last),
         unload_time: UNLOAD_PRIOR,
         host_load: first
             .shape
@@ -234,7 +235,11 @@ fn script_gpus(draft: &Draft<'_>, first: &Waiting<'_>) -> u64 {
 }
 
 /// LLMs that may go, those first that should where nothing else tells them apart.
-fn candidates(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Result<Vec<(Candidate, usize)>, Unfit> {
+fn candidates(
+    draft: &Draft<'_>,
+    backlog: &Backlog<'_>,
+    at: Millis,
+) -> Result<Vec<(Candidate, usize)>, Unfit> {
     let world = draft.world;
     let able = (0..draft.desks.len()).filter(|at| {
         let desk = &draft.desks[*at];
@@ -250,11 +255,11 @@ fn candidates(draft: &Draft<'_>, backlog: &Backlog<'_>) -> Result<Vec<(Candidate
     }
     let until = backlog.lines.first().filter(|first| script_gpus(draft, first) == 0);
     let until = until.map(|first| first.still_since + AGED);
-    if have <= reserved && until.is_none_or(|until| until > draft.now) {
+    if have <= reserved && until.is_none_or(|until| until > at) {
         return Err(Unfit::Reserved { until });
     }
-    let settled_at = |at: usize| draft.settled_at(at);
-    let settled = able.iter().filter(|at| settled_at(**at) <= draft.now);
+    let settled_at = |desk: usize| draft.settled_at(desk);
+    let settled = able.iter().filter(|desk| settled_at(**desk) <= at);
     let mut found: Vec<_> = settled.filter_map(|at| Some((candidate(draft, *at)?, *at))).collect();
     if found.is_empty() {
         let first = able.into_iter().map(|at| (settled_at(at), at)).min();
