@@ -506,8 +506,11 @@ impl<'w> Walk<'w> {
     fn llm_leaves_at(&self, place: &Place<'_>, item: &Queued) -> Option<Millis> {
         let free = place.all_free_at();
         let has_the_gpus = |exclusive: &Exclusive<'_>| exclusive.has(item.shape.batch.as_ref());
-        if self.only.is_some() || self.exclusive.as_ref().is_some_and(has_the_gpus) {
+        if self.only.is_some() {
             return Some(free);
+        }
+        if self.exclusive.as_ref().is_some_and(has_the_gpus) {
+            return Some(self.given_back_at(place).map_or(free, |back| back.max(free)));
         }
         match self.evicts {
             Outlook::At { expected, latest } => match self.pace {
@@ -517,6 +520,15 @@ impl<'w> Walk<'w> {
             Outlook::Unknown => Some(free + self.reload_time(place)),
             Outlook::Never => None,
         }
+    }
+
+    /// When a GPU that is lent to chatbots goes back, if no more of them come.
+    fn given_back_at(&self, place: &Place<'_>) -> Option<Millis> {
+        let gpu = place.gpu.filter(|gpu| self.world.is_lent(gpu))?;
+        let settings = &self.world.config.resource_manager.batch_settings;
+        let free = place.all_free_at();
+        let quiet_since = if free > self.now { free } else { gpu.idle_since };
+        Some(quiet_since + Millis::from_secs_f64(settings.chat_linger_s))
     }
 
     /// The same for the LLM of a GPU, and the first script that could run in its place.

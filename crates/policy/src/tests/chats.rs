@@ -56,7 +56,10 @@ fn a_chatbot_borrows_one_gpu_at_the_next_boundary_and_it_goes_back_after_its_las
     assert_eq!(running(&rig), Some(2), "the others work on");
     rig.run_for(20_000).drop_task(chat("again")).run_until_ended("again");
     assert_eq!(lendings(&rig).len(), 1);
+    // A forecast knows that the GPU stays lent for a minute after that.
+    let (lent_key, told) = rig.next_on_the_lent_gpu().expect("an item comes there next");
     rig.run_until("all three work again", |rig| running(rig) == Some(3));
+    assert!((rig.now - told).0.abs() < 5_000, "GPU {lent_key} was told for {told}, and it was {}", rig.now);
     let [lent, back] = &lendings(&rig)[..] else { panic!("{:?}", lendings(&rig)) };
     assert!(lent.contains("inside exclusive batch zim for hello"), "{lent}");
     assert!(back.ends_with("goes back to exclusive batch zim: no chatbot has asked for 60 s"), "{back}");

@@ -52,6 +52,13 @@ impl Rig {
         said.collect()
     }
 
+    /// The GPU that is lent, and when the next task is expected to start there.
+    pub(in crate::tests) fn next_on_the_lent_gpu(&self) -> Option<(String, Millis)> {
+        let gpu = self.world.gpus.values().find(|gpu| self.world.is_lent(gpu))?;
+        let (_, at) = crate::forecast::next_on(&self.world, self.now, gpu)?;
+        Some((gpu.key(), at))
+    }
+
     /// Names of the tasks in the order of their starts.
     pub(in crate::tests) fn starts(&self) -> Vec<String> {
         let starts = self.log.iter().filter_map(|(_, action)| match action {
