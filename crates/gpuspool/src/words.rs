@@ -2,21 +2,7 @@
 
 use std::time::Duration;
 
-/// Seconds as two units at most: `45s`, `12m`, `1h 05m`, `3d 02h`.
-#[must_use]
-pub(crate) fn duration(seconds: f64) -> String {
-    if !seconds.is_finite() || seconds < 0.0 {
-        return "0s".into();
-    }
-    // Ten thousand years are a good end of the scale, and fit.
-    let s = Duration::from_secs_f64(seconds.min(3e11)).as_secs();
-    match s {
-        0..60 => format!("{s}s"),
-        60..3_600 => format!("{}m", s / 60),
-        3_600..86_400 => format!("{}h {:02}m", s / 3_600, s % 3_600 / 60),
-        _ => format!("{}d {:02}h", s / 86_400, s % 86_400 / 3_600),
-    }
-}
+pub(crate) use model::time::duration;
 
 /// Bytes as people say them: `12 KiB`.
 #[must_use]
@@ -56,9 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_and_sizes_read_well_at_every_scale() {
-        let shown = [0.4, 59.9, 60.0, 3_725.0, 93_600.0, -1.0, f64::NAN].map(duration);
-        assert_eq!(shown, ["0s", "59s", "1m", "1h 02m", "1d 02h", "0s", "0s"]);
+    fn sizes_read_well_at_every_scale() {
         assert_eq!([0, 2_048, 5 << 20, 3 << 30].map(bytes), ["0 B", "2 KiB", "5 MiB", "3 GiB"]);
     }
 

@@ -9,6 +9,7 @@ use crate::id::{BatchId, TaskId};
 use crate::kind::{GpuMode, Priority, TaskClass, TaskType};
 use crate::reason::ReasonTold;
 use crate::request::ExpectedIn;
+use crate::time::span;
 
 /// What would become of a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -121,7 +122,7 @@ pub enum Effect {
 }
 
 fn when(in_s: f64) -> String {
-    if in_s < 1.0 { " at once".into() } else { format!(" in about {in_s:.0} s") }
+    if in_s < 1.0 { " at once".into() } else { format!(" in about {}", span(in_s)) }
 }
 
 fn drained(running: u64) -> String {

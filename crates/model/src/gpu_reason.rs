@@ -11,6 +11,7 @@ use crate::config::GpuRole;
 use crate::id::{GpuUuid, TaskId};
 use crate::kind::{GpuState, Health, TaskClass};
 use crate::picture::{Resident, SlotPicture, VramPicture};
+use crate::time::span;
 
 /// A GPU, explained. `Display` is the paragraph.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -78,12 +79,13 @@ pub enum WhyNot {
     LeavesForBatch { batch: String },
     #[error("the exclusive batch `{batch}` holds LLM tasks back ({remaining} items left)")]
     HeldForBatch { batch: String, remaining: u64 },
-    #[error("its room is kept for {task} for another {for_s:.0} s at most")]
+    #[error("its room is kept for {task} for another {} at most", span(*for_s))]
     KeptFor { task: TaskId, for_s: f64 },
     #[error("it is one of the {count} GPUs that {task} has for itself, whose worker is that of GPU {lead}")]
     PartOf { task: TaskId, count: u32, lead: String },
     #[error(
-        "it is kept for {task}, which needs {count} GPUs at once in about {in_s:.0} s: only what ends before, or goes before that task, starts here"
+        "it is kept for {task}, which needs {count} GPUs at once in about {soon}: only what ends before, or goes before that task, starts here",
+        soon = span(*.in_s)
     )]
     KeptForWide { task: TaskId, count: u32, in_s: f64 },
     #[error("its role `{role}` pins the LLM: no scripts run here while `never_evict_brain` is set")]
@@ -109,19 +111,19 @@ fn wait(count: u64, what: &str) -> String {
 
 #[expect(clippy::ref_option, reason = "the sentences hand their fields over as they are")]
 fn in_about(seconds: &Option<f64>) -> String {
-    seconds.map_or_else(String::new, |seconds| format!("; it leaves in {seconds:.0} s at the latest"))
+    seconds.map_or_else(String::new, |seconds| format!("; it leaves in {} at the latest", span(seconds)))
 }
 
 #[expect(clippy::ref_option, reason = "the sentences hand their fields over as they are")]
 fn a_slot_in(seconds: &Option<f64>) -> String {
-    seconds.map_or_else(String::new, |seconds| format!("; one is expected free in {seconds:.0} s"))
+    seconds.map_or_else(String::new, |seconds| format!("; one is expected free in {}", span(seconds)))
 }
 
 impl GpuReason {
     fn does(&self) -> String {
         let model = self.model.as_deref().unwrap_or("an LLM");
         let ready = match self.ready_in_s {
-            Some(seconds) if seconds > 0.0 => format!(", expected done in {seconds:.0} s"),
+            Some(seconds) if seconds > 0.0 => format!(", expected done in {}", span(seconds)),
             _ => String::new(),
         };
         let running: Vec<&str> = self.running.iter().map(|slot| slot.task_id.as_str()).collect();
@@ -139,7 +141,7 @@ impl GpuReason {
 
 impl Display for GpuReason {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "GPU {} ({}) {} (since {:.0} s).", self.gpu, self.name, self.does(), self.for_s)?;
+        write!(f, "GPU {} ({}) {} (since {}).", self.gpu, self.name, self.does(), span(self.for_s))?;
         for why in &self.why_not {
             let sentence = why.to_string();
             let mut letters = sentence.chars();
@@ -156,7 +158,7 @@ impl Display for GpuReason {
             takes => write!(f, " It takes {}.", takes.join(" and "))?,
         }
         if let Some(next) = &self.next {
-            write!(f, " Next here: {} in {:.0} s.", next.task_id, next.starts_in_s)?;
+            write!(f, " Next here: {} in {}.", next.task_id, span(next.starts_in_s))?;
         }
         Ok(())
     }

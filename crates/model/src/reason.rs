@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::id::TaskId;
+use crate::time::span;
 
 /// How many go before a waiting thing.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,7 +44,7 @@ impl fmt::Display for Ahead {
 pub enum Reason {
     #[error("it is next")]
     Next,
-    #[error("{model} is booting on GPU {gpu}, expected ready in {ready_in_s:.0} s")]
+    #[error("{model} is booting on GPU {gpu}, expected ready in {}", span(*ready_in_s))]
     Booting { model: String, gpu: String, ready_in_s: f64 },
     #[error("all {slots} slots of {model} are busy; {ahead}")]
     WaitingForSlot { model: String, slots: u32, ahead: Ahead },
@@ -74,7 +75,7 @@ pub enum Reason {
     Locked { task: TaskId, gpu: String, ahead: Ahead },
     #[error("exclusive batch `{batch}` has the GPUs ({remaining} items left); LLM tasks wait for its end")]
     HeldByBatch { batch: String, remaining: u64 },
-    #[error("exclusive batch `{batch}` lends GPU {gpu} to chatbots, free in {free_in_s:.0} s")]
+    #[error("exclusive batch `{batch}` lends GPU {gpu} to chatbots, free in {}", span(*free_in_s))]
     LentToChat { batch: String, gpu: String, free_in_s: f64 },
     #[error("exclusive batch `{batch}` waits for {running} running LLM tasks to end")]
     Draining { batch: String, running: u64 },
@@ -85,13 +86,13 @@ pub enum Reason {
         at_the_latest(*latest_in_s)
     )]
     LlmKept { backlog: u64, benefit_s: f64, cost_s: f64, latest_in_s: Option<f64> },
-    #[error("{model} on GPU {gpu} was loaded moments ago and stays for {in_s:.0} s more at least")]
+    #[error("{model} on GPU {gpu} was loaded moments ago and stays for {} more at least", span(*in_s))]
     LlmYoung { model: String, gpu: String, in_s: f64 },
     #[error("`reserve_for_chat` keeps {reserved} GPUs with an LLM, and no more than that have one{}", at_the_latest(*latest_in_s))]
     LlmReserved { reserved: u32, latest_in_s: Option<f64> },
-    #[error("it failed and is tried again in {again_in_s:.0} s (attempt {attempt} of {max_attempts})")]
+    #[error("it failed and is tried again in {} (attempt {attempt} of {max_attempts})", span(*again_in_s))]
     BackingOff { again_in_s: f64, attempt: u32, max_attempts: u32 },
-    #[error("it is not to start before {in_s:.0} s from now")]
+    #[error("it is not to start before {} from now", span(*in_s))]
     NotBefore { in_s: f64 },
     #[error("no GPU here is {wanted}; it waits for one")]
     NoSuchGpu { wanted: String },
@@ -103,14 +104,15 @@ pub enum Reason {
     )]
     TooFewGpus { count: u32, mib: Option<u64>, fit: usize, here: usize, pinned: usize },
     #[error(
-        "it needs {count} GPUs at once: {gpus} are kept for it, expected free in {free_in_s:.0} s{waits_for}; until then only what ends before starts there{firm}",
-        waits_for = whose_end(waits_for), firm = goes_first(*.firm_in_s)
+        "it needs {count} GPUs at once: {gpus} are kept for it, expected free in {free}{waits_for}; until then only what ends before starts there{firm}",
+        free = span(*.free_in_s), waits_for = whose_end(waits_for), firm = goes_first(*.firm_in_s)
     )]
     GpusKept { count: u32, gpus: String, free_in_s: f64, waits_for: Option<String>, firm_in_s: f64 },
     #[error("it needs {count} GPUs at once, and GPUs are kept for {task} first; {ahead}")]
     BehindWide { count: u32, task: TaskId, ahead: Ahead },
     #[error(
-        "GPU {gpu} is kept for {task}, which needs {count} GPUs at once in about {in_s:.0} s, and it is not expected to end before; {ahead}"
+        "GPU {gpu} is kept for {task}, which needs {count} GPUs at once in about {soon}, and it is not expected to end before; {ahead}",
+        soon = span(*.in_s)
     )]
     KeptForWide { gpu: String, task: TaskId, count: u32, in_s: f64, ahead: Ahead },
     #[error("no engine can serve it: {detail}")]
@@ -120,7 +122,8 @@ pub enum Reason {
     #[error("all {slots} slots of the CPU lane are busy; {ahead}")]
     CpuLaneFull { slots: u32, ahead: Ahead },
     #[error(
-        "the machine has {free_mib} MiB of memory available for {for_s:.0} s now, and no script starts below {least_mib} MiB (`min_system_ram_mb`)"
+        "the machine has {free_mib} MiB of memory available for {low} now, and no script starts below {least_mib} MiB (`min_system_ram_mb`)",
+        low = span(*.for_s)
     )]
     RamLow { free_mib: u64, least_mib: u64, for_s: f64 },
     #[error("the machine is being shut down")]
@@ -129,7 +132,7 @@ pub enum Reason {
     Settling { detail: String },
     #[error("it stays where it is: {detail}")]
     Held { detail: String },
-    #[error("it runs on GPU {gpu} since {for_s:.0} s")]
+    #[error("it runs on GPU {gpu} since {}", span(*for_s))]
     Running { gpu: String, for_s: f64 },
 }
 
@@ -159,7 +162,7 @@ fn goes_first(firm_in_s: f64) -> String {
 }
 
 fn at_the_latest(in_s: Option<f64>) -> String {
-    in_s.map(|in_s| format!("; one goes in {in_s:.0} s at the latest")).unwrap_or_default()
+    in_s.map(|in_s| format!("; one goes in {} at the latest", span(in_s))).unwrap_or_default()
 }
 
 impl Reason {

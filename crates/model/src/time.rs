@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
@@ -81,5 +82,40 @@ impl fmt::Display for Millis {
             ms if ms < 7_200_000 => write!(f, "{} min", ms / 60_000),
             _ => write!(f, "{:.1} h", self.as_secs_f64() / 3_600.0),
         }
+    }
+}
+
+/// Seconds as two units at most, for people: `45s`, `12m`, `1h 05m`, `3d 02h`.
+#[must_use]
+pub fn duration(seconds: f64) -> String {
+    if !seconds.is_finite() || seconds < 0.0 {
+        return "0s".into();
+    }
+    // Ten thousand years are a good end of the scale, and fit.
+    let s = Duration::from_secs_f64(seconds.min(3e11)).as_secs();
+    match s {
+        0..60 => format!("{s}s"),
+        60..3_600 => format!("{}m", s / 60),
+        3_600..86_400 => format!("{}h {:02}m", s / 3_600, s % 3_600 / 60),
+        _ => format!("{}d {:02}h", s / 86_400, s % 86_400 / 3_600),
+    }
+}
+
+/// Seconds within a sentence: counted up to two minutes (`45 s`), then as [`duration`] says them.
+#[must_use]
+pub(crate) fn span(seconds: f64) -> String {
+    if seconds.round() > 120.0 { duration(seconds) } else { format!("{seconds:.0} s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_read_well_at_every_scale() {
+        let shown = [0.4, 59.9, 60.0, 3_725.0, 93_600.0, -1.0, f64::NAN].map(duration);
+        assert_eq!(shown, ["0s", "59s", "1m", "1h 02m", "1d 02h", "0s", "0s"]);
+        let shown = [0.4, 45.0, 120.4, 120.6, 903.0, 2_275_593_799.0].map(span);
+        assert_eq!(shown, ["0 s", "45 s", "120 s", "2m", "15m", "26337d 21h"]);
     }
 }

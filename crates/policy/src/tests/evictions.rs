@@ -127,7 +127,7 @@ fn a_few_scripts_leave_an_llm_alone_until_they_have_waited_as_long_as_its_reload
     assert_eq!(rig.state(0), GpuState::LlmReady);
     insta::assert_snapshot!(
         rig.why("w"),
-        @"an LLM is loaded on every GPU that could run it, and stays: unloading one would save the 1 waiting scripts 45 s and cost requests 160 s by their weight; one goes in 159 s at the latest"
+        @"an LLM is loaded on every GPU that could run it, and stays: unloading one would save the 1 waiting scripts 45 s and cost requests 160 s by their weight; one goes in 2m at the latest"
     );
     rig.run_until("the eviction", |rig| rig.unloads() == 1);
     // 160 s is what the configuration says of qwen2.5:14b.

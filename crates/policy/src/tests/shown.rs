@@ -36,7 +36,7 @@ fn sentences_about_what_waits() {
     let mut rig = Rig::new().gpus([24_576]);
     rig.times.llm = 30_000;
     rig.drop_tasks(["a", "b", "c", "d"].map(prompt)).run_for(2_000);
-    insta::assert_snapshot!(rig.why("a"), @"qwen2.5:14b is booting on GPU 0, expected ready in 158 s");
+    insta::assert_snapshot!(rig.why("a"), @"qwen2.5:14b is booting on GPU 0, expected ready in 2m");
     rig.run_for(5_000);
     insta::assert_snapshot!(rig.why("a"), @"it runs on GPU 0 since 2 s");
     insta::assert_snapshot!(rig.why("d"), @"all 2 slots of qwen2.5:14b are busy; 1 ahead of it, in 30 min at most only chatbots, older tasks, or other job types at their turn");

@@ -156,7 +156,7 @@ fn scripts_that_nobody_else_serves_get_a_reserved_gpu_in_the_end() {
     rig.drop_task(prompt("a")).run_until_ended("a").run_for(60_000);
     let since = rig.now;
     rig.drop_task(whisper("w")).run_for(1_000);
-    insta::assert_snapshot!(rig.why("w"), @"`reserve_for_chat` keeps 1 GPUs with an LLM, and no more than that have one; one goes in 899 s at the latest");
+    insta::assert_snapshot!(rig.why("w"), @"`reserve_for_chat` keeps 1 GPUs with an LLM, and no more than that have one; one goes in 14m at the latest");
     rig.run_until("room", |rig| rig.unloads() == 1);
     assert_eq!(rig.now - since, AGED);
     rig.run_until_ended("w");
