@@ -58,7 +58,7 @@ fn a_cancelled_batch_says_in_one_sentence_what_became_of_its_items() {
     let again = rig.run("gpuspool", ["cancel", &batch]);
     assert_eq!(again.status.code(), Some(1), "{again:?}");
     let again = String::from_utf8(again.stdout).unwrap();
-    assert_eq!(again, format!("{batch}: all of its items had ended already\n"));
+    assert_eq!(again, format!("{batch}: it is over\n"));
 }
 
 #[test]

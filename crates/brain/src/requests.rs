@@ -170,14 +170,18 @@ impl Requests {
         let mut owed = Owed { request: id, about: Vec::new(), open: BTreeMap::new(), batch: None };
         let now = clock::now();
         for name in &asked.ids {
-            let as_batch = BatchId::new(name.as_str()).ok().filter(|batch| view.batches.is_live(batch));
+            let named = BatchId::new(name.as_str()).ok();
+            let is_over = named.as_ref().is_some_and(|batch| view.batches.is_over(batch));
+            let as_batch = named.filter(|batch| view.batches.is_live(batch));
             let tasks = match (&as_batch, TaskId::new(name.as_str())) {
                 (Some(batch), _) => view.batches.cancel(batch),
                 (None, Ok(task)) => vec![task],
                 (None, Err(_)) => Vec::new(),
             };
             if tasks.is_empty() {
-                owed.about.push(about(name, "unknown", None, None));
+                // All items of a live batch may have ended a moment ago.
+                let outcome = if as_batch.is_some() { "already_ended" } else { "unknown" };
+                owed.about.push(about(name, outcome, None, None));
             }
             for task in tasks {
                 let told = policy::why(view.world, now, &task);
@@ -190,7 +194,10 @@ impl Requests {
                     owed.open.insert(task.clone(), owed.about.len());
                     owed.about.push(AboutTask { ran, ..about(task.as_str(), "stopping", None, None) });
                 } else {
-                    let outcome = self.where_is(&task);
+                    let outcome = match self.where_is(&task) {
+                        "unknown" if is_over => "already_ended",
+                        outcome => outcome,
+                    };
                     owed.about.push(about(name, outcome, None, None));
                 }
             }

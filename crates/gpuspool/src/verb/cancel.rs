@@ -16,6 +16,7 @@ use spool::ledger::Ledger;
 use spool::lock::BrainLock;
 use spool::settings::Settings;
 
+use super::pause::IS_OVER;
 use crate::ask::{self, Asked};
 use crate::brain::{Presence, presence};
 use crate::console::Console;
@@ -26,8 +27,6 @@ use crate::words::count;
 /// Running tasks may take their time to end; beyond this they end without us.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is said of a batch of which nothing is left.
-const HAD_ENDED: &str = "all of its items had ended already";
 /// What is said of what is in a folder, and not in the brain's mind.
 const NOT_YET_READ: &str = "the brain has not read it yet; try again";
 
@@ -159,8 +158,9 @@ fn of_batch(
     let cancelled = || items_of(manifest, by_id).filter(|item| item.outcome == "cancelled");
     let stopped = cancelled().filter(|item| item.ran).count();
     let not_started = cancelled().count() - stopped;
-    // It says that it does not know a batch both before it has read its manifest and when it is over.
-    let is_unread = by_id.contains_key(name) && !is_over(manifest, settings)?;
+    // It does not know a batch before it has read its manifest.
+    let is_known = by_id.get(name).is_none_or(|one| one.outcome == "already_ended");
+    let is_unread = !is_known && !is_over(manifest, settings)?;
     let (outcome, ended) = match (not_started + stopped, manifest.items.len()) {
         _ if is_unread => ("not_yet_read", 0),
         (0, items) => ("already_ended", items),
@@ -168,7 +168,7 @@ fn of_batch(
     };
     let message = match outcome {
         "not_yet_read" => NOT_YET_READ.to_owned(),
-        "already_ended" => HAD_ENDED.to_owned(),
+        "already_ended" => IS_OVER.to_owned(),
         _ => format!("cancelled: {}", counts(not_started, stopped, ended)),
     };
     Ok(OfBatch { id: name.to_owned(), outcome, not_started, stopped, ended, message })
@@ -221,7 +221,7 @@ fn without_a_brain(names: &[String], settings: &Settings) -> Result<Vec<Told>, F
                 }
             },
             Some(Meant::Batch(_, manifest)) if is_over(&manifest, settings)? => {
-                ("already_ended", HAD_ENDED.to_owned())
+                ("already_ended", IS_OVER.to_owned())
             }
             Some(Meant::Batch(..)) => {
                 for_later.push(name.clone());

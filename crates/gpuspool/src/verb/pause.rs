@@ -17,6 +17,9 @@ use crate::locate::{self, Meant};
 /// The brain answers this at once, or it hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What is said of a batch of which nothing is left.
+pub(super) const IS_OVER: &str = "it is over";
+
 /// Options of `pause` and `resume`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -79,7 +82,7 @@ fn told(id: String, outcome: String) -> Told {
         "resumed" => "goes on".to_owned(),
         "already_paused" => "it is paused already".to_owned(),
         "not_paused" => "it is not paused".to_owned(),
-        "already_ended" => "it is over".to_owned(),
+        "already_ended" => IS_OVER.to_owned(),
         "failed" => "its mark could not be written; the brain's log says why".to_owned(),
         other => other.replace('_', " "),
     };

@@ -73,17 +73,11 @@ fn a_cancelled_batch_is_one_sentence_and_a_task_a_line() {
     drop(waiting);
     let late = brain("already_ended", true);
     let said = desk.gpuspool(&["cancel", name]);
-    assert_eq!(
-        (said.code, said.out),
-        (exit::NOT_ALL, format!("{name}: all of its items had ended already\n"))
-    );
+    assert_eq!((said.code, said.out), (exit::NOT_ALL, format!("{name}: it is over\n")));
     drop(late);
     desk.ended(&failed("talks-20250205.2"));
     let said = desk.gpuspool(&["cancel", name]);
-    assert_eq!(
-        (said.code, said.out),
-        (exit::NOT_ALL, format!("{name}: all of its items had ended already\n"))
-    );
+    assert_eq!((said.code, said.out), (exit::NOT_ALL, format!("{name}: it is over\n")));
 }
 
 #[test]
@@ -105,8 +99,31 @@ fn a_brain_that_does_not_know_a_batch_has_not_read_it_or_it_is_over() {
     );
     desk.ended(&complete("talks-20250205.2", json!({})));
     let said = desk.gpuspool(&["cancel", &name]);
-    assert_eq!(
-        (said.code, said.out),
-        (exit::NOT_ALL, format!("{name}: all of its items had ended already\n"))
-    );
+    assert_eq!((said.code, said.out), (exit::NOT_ALL, format!("{name}: it is over\n")));
+}
+
+#[test]
+fn a_batch_that_is_over_is_so_for_every_verb_with_and_without_a_brain() {
+    let desk = Desk::new();
+    let name = batch(&desk).to_string();
+    let told = || {
+        ["cancel", "pause", "resume"].map(|verb| {
+            let said = desk.gpuspool(&[verb, &name]);
+            assert_eq!(said.code, exit::NOT_ALL, "{verb}: {said:?}");
+            said.out
+        })
+    };
+    let over = || format!("{name}: it is over\n");
+    let brain = Brain::answering(&desk, |_, ids| {
+        let about = ids.iter().map(|id| AboutTask {
+            id: id.clone(),
+            outcome: "already_ended".into(),
+            ..AboutTask::default()
+        });
+        Answer { about: about.collect(), ..Answer::default() }
+    });
+    assert_eq!(told(), [over(), over(), over()], "it is over as soon as the brain says so");
+    drop(brain);
+    desk.ended(&complete("talks-20250205.2", json!({})));
+    assert_eq!(told(), [over(), over(), over()]);
 }
