@@ -3,6 +3,7 @@
 //! Not here: finding and reading the file (`spool::settings`).
 
 mod defaults;
+mod listed;
 mod programs;
 mod sharing;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::fault::{Code, Fault};
 use crate::json::{Read, read_object};
 use crate::kind::Durability;
+use listed::Listed;
 pub use programs::{EnginePreset, HostKind, ModelEntry, ScriptEntry, ScriptGpu};
 pub use sharing::{Fairness, GpuLock, JobType, Prediction, RamWaitOver, VramAccounting};
 
@@ -92,9 +94,9 @@ pub struct Config {
     pub engines: BTreeMap<String, EnginePreset>,
     /// The engine of models that name none: `auto` is the first that this machine has.
     pub engine: String,
-    /// LLMs by name, in the order of preference (`models_order`).
+    /// LLMs by name; without `models_order` the first is the preferred one.
     pub models: BTreeMap<String, ModelEntry>,
-    /// Names of `models`, the preferred first; those not named follow by name.
+    /// Names of `models`, the preferred first; those not named follow by name. As `models` lists them if empty.
     pub models_order: Vec<String>,
     /// Scripts by name.
     pub scripts: BTreeMap<String, ScriptEntry>,
@@ -322,6 +324,9 @@ impl Config {
     /// A [`Fault`] with line and column, or with field and range.
     pub fn parse(bytes: &[u8], folder: &Path) -> Result<Read<Self>, Fault> {
         let mut read = read_object::<Self>(bytes, CONFIG_KEYS)?;
+        if read.value.models_order.is_empty() {
+            read.value.models_order = read_object::<Listed>(bytes, &[])?.value.models.0;
+        }
         read.value.check()?;
         read.value.anchor(folder);
         Ok(read)
@@ -404,6 +409,8 @@ impl Config {
                 return Err(Fault::new(Code::MissingField, "a script needs a path")
                     .in_field(format!("scripts.{name}.path")));
             }
+            // No media are worked off backwards or never.
+            within(&format!("scripts.{name}.speed"), entry.speed.unwrap_or(1.0), 1e-6, 1e6)?;
         }
         Ok(())
     }

@@ -17,6 +17,13 @@ pub fn all() -> Vec<(&'static str, Schema)> {
     ]
 }
 
+/// The top-level keys of a document, sorted.
+#[must_use]
+pub fn keys(schema: &Schema) -> Vec<&str> {
+    let properties = schema.get("properties").and_then(serde_json::Value::as_object);
+    properties.map(|all| all.keys().map(String::as_str).collect()).unwrap_or_default()
+}
+
 /// A schema as the text that is checked in.
 ///
 /// # Errors

@@ -114,6 +114,32 @@ fn the_shipped_configuration_suits_any_machine() {
 }
 
 #[test]
+fn models_are_preferred_as_they_are_listed_unless_another_order_is_stated() {
+    let order = |text: &str| -> Vec<String> {
+        understood(text).models_in_order().map(|(name, _)| name.to_owned()).collect()
+    };
+    assert_eq!(order(r#"{"models": {"zeta": {}, "alpha": {"mib": 5}, "mu": {}}}"#), ["zeta", "alpha", "mu"]);
+    assert_eq!(order(r#"{"models_order": [], "models": {"zeta": {}, "alpha": {}}}"#), ["zeta", "alpha"]);
+    let stated = r#"{"models": {"zeta": {}, "alpha": {}, "mu": {}}, "models_order": ["mu"]}"#;
+    assert_eq!(order(stated), ["mu", "alpha", "zeta"], "those not named follow by name");
+    assert_eq!(order(r#"{"gpus": "auto"}"#), Vec::<String>::new());
+}
+
+#[test]
+fn the_keys_that_are_suggested_are_those_of_the_types() {
+    use std::collections::BTreeMap;
+    let schemas: BTreeMap<_, _> = model::schema::all().into_iter().collect();
+    let known = |keys: &[&'static str]| keys.iter().copied().collect::<BTreeSet<&str>>();
+    let of_type = |name: &str| model::schema::keys(&schemas[name]).into_iter().collect::<BTreeSet<&str>>();
+    let mut config = known(model::config::CONFIG_KEYS);
+    config.insert("$schema");
+    assert_eq!(of_type("config"), config);
+    let mut task = known(model::validate::TASK_KEYS);
+    task.extend(["env", "checkpoint"]); // no task may state the one, and the other is nothing that people write
+    assert_eq!(of_type("task"), task);
+}
+
+#[test]
 fn the_shipped_scripts_are_there_and_see_only_what_they_name() {
     let config = Config::parse(shipped_text().as_bytes(), &root()).expect("a usable configuration").value;
     for (name, script) in &config.scripts {
@@ -175,6 +201,8 @@ fn a_number_that_nobody_can_mean_is_refused_with_field_and_range() {
         (json!({ "retry": { "max_attempts": 0 } }), "retry.max_attempts"),
         (json!({ "retry": { "backoff_s": [0, -5] } }), "retry.backoff_s"),
         (json!({ "models": { "m": { "parallel": 0 } } }), "models.m.parallel"),
+        (json!({ "scripts": { "s": { "path": "s.py", "speed": 0 } } }), "scripts.s.speed"),
+        (json!({ "scripts": { "s": { "path": "s.py", "speed": -2.5 } } }), "scripts.s.speed"),
         (json!({ "resource_manager": { "boot_times": { "m": -160 } } }), "resource_manager.boot_times"),
     ] {
         let (code, at, said) = fault(&config);

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use model::batch::{Manifest, ManifestLine};
 use model::config::Config;
 use model::json::read_object;
+use model::schema::keys;
 use model::task::TaskRecord;
 use model::validate::{Folder, TASK_KEYS};
 use model::{Code, Fault, Task, TaskClass, TaskId};
@@ -122,10 +123,26 @@ fn kind_of(file: &str, bytes: &[u8]) -> Kind {
     if file.ends_with(MANIFEST) {
         return Kind::Manifest;
     }
-    let keys: Map<String, Value> = serde_json::from_slice(bytes).unwrap_or_default();
-    let of_config = ["resource_manager", "engines", "models", "scripts", "script_dirs", "launcher", "timing"];
     let named = Path::new(file).file_name() == Some(OsStr::new("config.json"));
-    if named || of_config.iter().any(|key| keys.contains_key(*key)) { Kind::Config } else { Kind::Task }
+    let said: Map<String, Value> = serde_json::from_slice(bytes).unwrap_or_default();
+    if named || is_config(&said) { Kind::Config } else { Kind::Task }
+}
+
+/// Whether these are rather the keys of a configuration than those of a task.
+fn is_config(said: &Map<String, Value>) -> bool {
+    let schemas = model::schema::all();
+    let keys_of = |document: &str| -> Vec<&str> {
+        schemas.iter().filter(|(name, _)| *name == document).flat_map(|(_, schema)| keys(schema)).collect()
+    };
+    let (of_config, of_task) = (keys_of("config"), keys_of("task"));
+    let only = |these: &[&str], those: &[&str]| {
+        said.keys().filter(|key| these.contains(&key.as_str()) && !those.contains(&key.as_str())).count()
+    };
+    match (only(&of_config, &of_task), only(&of_task, &of_config)) {
+        // Some keys are of both, and no task is made of those alone.
+        (0, 0) => !said.is_empty() && said.keys().all(|key| of_config.contains(&key.as_str())),
+        (config, task) => config > 0 && config >= task,
+    }
 }
 
 fn check_task(file: &str, bytes: &[u8], settings: Option<&Settings>) -> Result<Valid, Fault> {

@@ -296,6 +296,35 @@ fn check_tells_what_would_be_said_and_queues_nothing() {
 }
 
 #[test]
+fn check_knows_a_configuration_by_any_of_its_keys() {
+    let desk = Desk::new();
+    let checked = |text: &str| {
+        let file = desk.write("c.json", text);
+        desk.gpuspool(&["check", "--json", &file])
+    };
+    for (text, kind, valid) in [
+        (r#"{"spool": "sq", "gpu_lock": "double"}"#, "config", false),
+        (r#"{"spool": "sq", "gpu_lock": "single"}"#, "config", true),
+        (r#"{"fairness": {"ageing_s": -1}}"#, "config", false),
+        (r#"{"models_order": "small"}"#, "config", false),
+        (r#"{"prediction": {"prewarm": 3}}"#, "config", false),
+        (r#"{"gpus": "simulated:24576"}"#, "config", true),
+        (r#"{"gpus": 2}"#, "config", false),
+        (r#"{"scripts": {"s": {"path": "s.py", "speed": 0}}}"#, "config", false),
+        (r#"{"gpus": 2, "script": "s"}"#, "task", false),
+        (r#"{"prompt": "x", "job_type": "chatbot", "spool": "sq"}"#, "task", true),
+        (r#"{"schema_version": 1, "prompt": "x"}"#, "task", true),
+        (r#"{"promt": "x"}"#, "task", false),
+        ("{}", "task", false),
+    ] {
+        let told: Value = serde_json::from_str(&checked(text).out).expect("JSON");
+        assert_eq!((&told[0]["kind"], &told[0]["valid"]), (&json!(kind), &json!(valid)), "{text}: {told}");
+    }
+    let said = desk.gpuspool(&["check", &desk.write("c.json", r#"{"gpu_lock": "double"}"#)]).out;
+    assert!(said.contains("`gpu_lock`: unknown variant `double`"), "{said}");
+}
+
+#[test]
 fn clean_removes_what_is_old_and_says_so_before() {
     let desk = Desk::new();
     desk.ended(&complete("said", json!("x")));
