@@ -38,7 +38,8 @@ impl Fault {
         Self::Foreign,
     ];
 
-    const fn per_hour(self, faults: &Faults) -> f64 {
+    /// How often it comes, an hour.
+    pub(crate) const fn per_hour(self, faults: &Faults) -> f64 {
         match self {
             Self::WorkerDies => faults.worker_dies,
             Self::MachineDies => faults.machine_dies,

@@ -58,7 +58,7 @@ pub fn svg(scenario: &Scenario, outcomes: &[Outcome]) -> String {
         y = panel(&mut body, scenario, outcome, y, scale);
         y = axis(&mut body, end, y, scale);
     }
-    let title = format!("SIMULATED {} (seed {})", scenario.name, scenario.seed);
+    let title = escape(&format!("SIMULATED {} (seed {})", scenario.name, scenario.seed));
     let mut text = String::new();
     let _ = write!(
         text,
@@ -251,6 +251,8 @@ fn clock(seconds: f64, step: f64) -> String {
     }
 }
 
+/// As text of XML, in which no control characters may be.
 fn escape(text: &str) -> String {
+    let text = text.replace(char::is_control, " ");
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

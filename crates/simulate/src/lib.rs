@@ -34,5 +34,5 @@ pub use check::Broken;
 pub use mind::Mind;
 pub use outcome::{Outcome, Span, SpanKind, Story, Waits};
 pub use people::{Arrival, Job, Wish, arrivals};
-pub use scenario::{Scenario, ScenarioError};
+pub use scenario::{Missed, Scenario, ScenarioError};
 pub use sim::Sim;

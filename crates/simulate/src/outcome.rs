@@ -14,6 +14,28 @@ use crate::sim::{BEGIN, Sim};
 
 pub(crate) use record::Record;
 
+/// Names of the numbers that a scenario file may state bounds for.
+pub const NUMBERS: [&str; 18] = [
+    "tasks",
+    "complete",
+    "failed",
+    "makespan_s",
+    "restored_s",
+    "llm_wait_mean_s",
+    "llm_wait_p50_s",
+    "llm_wait_p99_s",
+    "chat_wait_p50_s",
+    "chat_wait_p99_s",
+    "script_wait_mean_s",
+    "script_wait_p50_s",
+    "script_wait_p99_s",
+    "wait_max_s",
+    "wait_total_h",
+    "loads",
+    "evictions",
+    "host_loads",
+];
+
 /// What came of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -200,7 +222,7 @@ impl Outcome {
         self.tasks.values().filter(|story| story.ended.is_some_and(|(_, how)| how == complete)).count()
     }
 
-    /// The numbers that a scenario file may state bounds for, by name.
+    /// The numbers that a scenario file may state bounds for, by name ([`NUMBERS`]).
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "small counts")]
     pub fn numbers(&self) -> BTreeMap<&'static str, f64> {

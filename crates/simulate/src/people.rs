@@ -120,6 +120,13 @@ pub fn arrivals(scenario: &Scenario) -> Vec<Arrival> {
     all
 }
 
+/// A task like those of a stream, of this number.
+pub(crate) fn stand_in(scenario: &Scenario, stream: &Stream, number: u32) -> Option<Job> {
+    let dice = Dice::of(scenario.seed, "stand-in");
+    let mut drawing = Drawing { scenario, stream, dice, made: 0, all: &mut Vec::new() };
+    drawing.job(&format!("{}-{number}", stream.name))
+}
+
 struct Drawing<'s> {
     scenario: &'s Scenario,
     stream: &'s Stream,

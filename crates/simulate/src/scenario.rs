@@ -1,7 +1,9 @@
 //! What is simulated, as a file: the machine, how long things take, who wants what, and what goes wrong.
 //!
-//! Not here: reading one (`read`), the draws (`people`, `faults`) and the run (`sim`).
+//! Not here: reading one (`read`), what its values may be (`check`), the draws (`people`, `faults`) and the run (`sim`).
 
+mod check;
+mod expected;
 mod read;
 
 use std::collections::BTreeMap;
@@ -12,6 +14,8 @@ use serde_json::Value;
 
 use crate::dice::Times;
 
+pub use check::{FAULTS_MAX, TASKS_MAX};
+pub use expected::Missed;
 pub use read::{ScenarioError, shipped};
 
 /// A scenario file.

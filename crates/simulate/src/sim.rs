@@ -10,6 +10,7 @@
 //! Not here: what the mind decides (`policy`), and what must hold (`check`).
 
 mod brain;
+mod fit;
 mod hands;
 mod queues;
 mod trouble;
@@ -33,7 +34,7 @@ use crate::mind::Mind;
 use crate::nature::Nature;
 use crate::outcome::{Outcome, Record};
 use crate::people::{Arrival, Job, arrivals};
-use crate::scenario::{Scenario, ScenarioError};
+use crate::scenario::{Scenario, ScenarioError, TASKS_MAX};
 use crate::trace::Trace;
 
 /// What the uuid of a virtual GPU begins with; its number follows.
@@ -59,8 +60,8 @@ pub(crate) struct Held {
     pub held_mib: u64,
 }
 
-/// So much happens in one instant; more is a loop without end.
-const HAPPENINGS_MAX: u32 = 100_000;
+/// So much happens in one instant, should all tasks come at once; more is a loop without end.
+const HAPPENINGS_MAX: u32 = 4 * TASKS_MAX;
 
 /// A file in a queue folder.
 #[derive(Clone, Debug)]

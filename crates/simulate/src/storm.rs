@@ -40,22 +40,21 @@ pub struct Storm {
 
 /// Runs the mixed scenario of each seed from `first` on, `count` of them, on so many threads.
 ///
-/// Stops early once `broken_max` seeds have broken a law.
+/// Stops early once `broken_max` seeds have broken a law, and at the largest seed there is.
 ///
 /// # Errors
 /// When a drawn scenario makes no sense, which would be a fault of this module.
 pub fn run(first: u64, count: u64, threads: usize, broken_max: usize) -> Result<Storm, ScenarioError> {
-    let next = AtomicU64::new(first);
+    let begun = AtomicU64::new(0);
     let bad = AtomicUsize::new(0);
     let all: Mutex<Result<Storm, ScenarioError>> = Mutex::new(Ok(Storm::default()));
     thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
                 while bad.load(Ordering::Relaxed) < broken_max {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first.saturating_add(count) {
-                        return;
-                    }
+                    let number = begun.fetch_add(1, Ordering::Relaxed);
+                    let seed = first.checked_add(number).filter(|_| number < count);
+                    let Some(seed) = seed else { return };
                     let outcome = one(mix(seed));
                     let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
                     match (outcome, &mut *all) {

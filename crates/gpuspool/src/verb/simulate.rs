@@ -27,13 +27,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME|FILE", required_unless_present_any = ["faults", "replay"])]
     scenario: Option<String>,
     /// Who decides: ours, thresholds, never, always, ski_rental, fifo, or all.
-    #[arg(long, default_value = "all", value_name = "POLICY")]
+    #[arg(long, default_value = "all", value_name = "POLICY", conflicts_with = "faults")]
     policy: String,
     /// Another seed than the scenario's.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "faults")]
     seed: Option<u64>,
     /// Draw what ran where into this file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "faults")]
     svg: Option<PathBuf>,
     /// Do again what a journal recorded: its tasks, when they came, as long as they ran.
     #[arg(long, value_name = "FILE", conflicts_with = "faults")]
@@ -42,10 +42,23 @@ pub(crate) struct Options {
     #[arg(long, conflicts_with = "scenario")]
     faults: bool,
     /// With --faults: how many seeds.
-    #[arg(long, default_value_t = 100, value_name = "N", requires = "faults")]
+    #[arg(
+        long,
+        default_value_t = 100,
+        value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..),
+        requires = "faults",
+        conflicts_with_all = ["scenario", "replay"]
+    )]
     seeds: u64,
     /// With --faults: the first seed.
-    #[arg(long, default_value_t = 1, value_name = "N", requires = "faults")]
+    #[arg(
+        long,
+        default_value_t = 1,
+        value_name = "N",
+        requires = "faults",
+        conflicts_with_all = ["scenario", "replay"]
+    )]
     from: u64,
 }
 
@@ -54,11 +67,7 @@ pub(crate) fn run(options: &Options, asked: &GpuSpool, console: &mut Console<'_>
         return faults(options, console);
     }
     if options.scenario.as_deref() == Some("list") {
-        for name in scenario::shipped() {
-            let about = Scenario::find(name).map(|scenario| scenario.about).map_err(|e| bad(&e))?;
-            console.say(&format!("{name}: {about}"))?;
-        }
-        return Ok(exit::OK);
+        return list(options, console);
     }
     let minds = minds(&options.policy)?;
     let mut scenario = match &options.scenario {
@@ -72,12 +81,17 @@ pub(crate) fn run(options: &Options, asked: &GpuSpool, console: &mut Console<'_>
         scenario.config = settings(path)?;
         scenario.whole_config = options.scenario.is_none();
     }
+    for odd in scenario.odd_settings().map_err(|error| bad(&error))? {
+        console.note(&format!("warning: settings: {odd}"));
+    }
     let recorded =
         options.replay.as_deref().map(|path| recorded(path, &mut scenario, console)).transpose()?;
     let mut learned = Learned::default();
     if recorded.is_some() {
         learned = boots(options, &mut scenario, console)?;
     }
+    scenario.check_machine().map_err(|error| bad(&error))?;
+    expect_only_of_itself(options, asked, &mut scenario, console);
     let mut outcomes = Vec::new();
     for mind in minds {
         let sim = match &recorded {
@@ -94,18 +108,68 @@ pub(crate) fn run(options: &Options, asked: &GpuSpool, console: &mut Console<'_>
     show(&scenario, &outcomes, options, console)
 }
 
+/// The scenarios that come with the program.
+fn list(options: &Options, console: &mut Console<'_>) -> Result<u8, Failure> {
+    if options.svg.is_some() || options.seed.is_some() || options.replay.is_some() {
+        let why = "`--scenario list` runs nothing: leave `--svg`, `--seed` and `--replay` away";
+        return Err(Failure::new(exit::USAGE, why));
+    }
+    let mut scenarios = Vec::new();
+    for name in scenario::shipped() {
+        scenarios.push((name, Scenario::find(name).map_err(|error| bad(&error))?.about));
+    }
+    if console.json {
+        let told = scenarios.iter().map(|(name, about)| json!({ "name": name, "about": about }));
+        console.say_json(&json!({ "scenarios": told.collect::<Vec<_>>() }))?;
+        return Ok(exit::OK);
+    }
+    for (name, about) in scenarios {
+        console.say(&format!("{name}: {about}"))?;
+    }
+    Ok(exit::OK)
+}
+
+/// What a scenario expects is of its own seed, settings and people: with others it is not looked at, and that is said.
+fn expect_only_of_itself(
+    options: &Options,
+    asked: &GpuSpool,
+    scenario: &mut Scenario,
+    console: &mut Console<'_>,
+) {
+    let others = [
+        ("--seed", options.seed.is_some()),
+        ("--config", asked.config.is_some()),
+        ("--replay", options.replay.is_some()),
+    ];
+    let Some((option, _)) = others.into_iter().find(|(_, is_given)| *is_given) else { return };
+    if !scenario.expected.is_empty() {
+        scenario.expected.clear();
+        console.note(&format!("note: what `{}` expects is not looked at with {option}", scenario.name));
+    }
+}
+
+/// What did not come as the scenario expects it, which it does of our own mind alone.
+fn missed(scenario: &Scenario, outcome: &Outcome) -> Vec<String> {
+    let missed = if outcome.mind == Mind::Ours { scenario.missed(outcome) } else { Vec::new() };
+    missed.iter().map(ToString::to_string).collect()
+}
+
 fn show(
     scenario: &Scenario,
     outcomes: &[Outcome],
     options: &Options,
     console: &mut Console<'_>,
 ) -> Result<u8, Failure> {
-    let kept = outcomes.iter().all(|outcome| outcome.broken.is_empty());
+    let kept = |outcome: &Outcome| outcome.broken.is_empty() && missed(scenario, outcome).is_empty();
+    let kept = outcomes.iter().all(kept);
     let code = if kept { exit::OK } else { exit::NOT_ALL };
     if console.json {
         let policy = |outcome: &Outcome| {
             let broken: Vec<String> = outcome.broken.iter().map(ToString::to_string).collect();
-            json!({ "policy": outcome.mind.name(), "numbers": outcome.numbers(), "broken": broken })
+            json!({
+                "policy": outcome.mind.name(), "numbers": outcome.numbers(), "broken": broken,
+                "missed": missed(scenario, outcome),
+            })
         };
         let policies: Vec<_> = outcomes.iter().map(policy).collect();
         let all = json!({ "simulated": true, "scenario": scenario.name, "seed": scenario.seed, "policies": policies });
@@ -118,6 +182,9 @@ fn show(
     for outcome in outcomes {
         for broken in &outcome.broken {
             console.say(&format!("{}: {broken}", outcome.mind.name()))?;
+        }
+        for missed in missed(scenario, outcome) {
+            console.say(&format!("{}: {missed}", outcome.mind.name()))?;
         }
     }
     if let Some(path) = &options.svg {
@@ -240,6 +307,11 @@ fn learned_beside(journal: &Path, console: &mut Console<'_>) -> Option<Learned> 
 }
 
 fn faults(options: &Options, console: &mut Console<'_>) -> Result<u8, Failure> {
+    if options.from.checked_add(options.seeds - 1).is_none() {
+        let why =
+            format!("--from {} leaves no {} seeds: the largest is {}", options.from, options.seeds, u64::MAX);
+        return Err(Failure::new(exit::USAGE, why));
+    }
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let begun = std::time::Instant::now();
     let storm = storm::run(options.from, options.seeds, threads, BROKEN_MAX).map_err(|error| bad(&error))?;

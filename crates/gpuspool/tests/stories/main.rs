@@ -3,6 +3,7 @@
 mod cancel;
 mod desk;
 mod explain;
+mod simulate;
 mod submit;
 
 use std::io::{self, Write};

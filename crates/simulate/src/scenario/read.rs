@@ -3,11 +3,15 @@
 use std::path::Path;
 
 use model::Config;
+use model::json::Read;
 use model::task::ComputeCapability;
 use serde_json::Value;
 
-use super::{Arrive, Scenario, WorkSpec};
+use super::Scenario;
 use crate::dice::Times;
+
+/// The fields that are lists.
+const LISTS: [&str; 4] = ["gpus", "people", "times_s", "hours"];
 
 /// What is wrong with a scenario.
 #[derive(Debug, thiserror::Error)]
@@ -36,13 +40,35 @@ pub enum ScenarioError {
         /// Why.
         fault: Box<model::Fault>,
     },
-    /// A stream that cannot be.
-    #[error("stream `{stream}` of scenario `{name}`: {why}")]
-    Stream {
+    /// An object is written as a list.
+    #[error("`{path}` is not a scenario: {at} is a list, and must be an object: `{{ … }}`")]
+    List {
+        /// Where the document is.
+        path: String,
+        /// Where in it.
+        at: String,
+    },
+    /// A value that cannot be.
+    #[error("{place} of scenario `{name}`: `{field}` is {value}, and may be {allowed}")]
+    Value {
         /// The scenario's name.
         name: String,
-        /// The stream's name.
-        stream: String,
+        /// Which part of it.
+        place: String,
+        /// The field.
+        field: String,
+        /// What it says.
+        value: String,
+        /// What it may say.
+        allowed: String,
+    },
+    /// A part that cannot be.
+    #[error("{place} of scenario `{name}`: {why}")]
+    Impossible {
+        /// The scenario's name.
+        name: String,
+        /// Which part of it.
+        place: String,
         /// What is wrong, and the next step.
         why: String,
     },
@@ -65,13 +91,17 @@ impl Scenario {
     /// # Errors
     /// [`ScenarioError`] with line and column or field.
     pub fn parse(bytes: &[u8], from: &str) -> Result<Self, ScenarioError> {
-        let mut scenario: Self = serde_json::from_slice(bytes)
-            .map_err(|source| ScenarioError::Malformed { path: from.to_owned(), source })?;
+        let malformed = |source| ScenarioError::Malformed { path: from.to_owned(), source };
+        let mut scenario: Self = serde_json::from_slice(bytes).map_err(malformed)?;
+        let whole: Value = serde_json::from_slice(bytes).map_err(malformed)?;
+        if let Some(at) = misplaced_list(&whole, "", false) {
+            return Err(ScenarioError::List { path: from.to_owned(), at });
+        }
         if scenario.name.is_empty() {
             scenario.name = Path::new(from).file_stem().unwrap_or_default().to_string_lossy().into_owned();
         }
         scenario.settings()?;
-        scenario.check_streams()?;
+        scenario.check()?;
         Ok(scenario)
     }
 
@@ -80,12 +110,23 @@ impl Scenario {
     /// # Errors
     /// When what it says is no configuration.
     pub fn settings(&self) -> Result<Config, ScenarioError> {
+        Ok(self.read_settings()?.value)
+    }
+
+    /// What is odd about the settings, such as keys that nobody knows.
+    ///
+    /// # Errors
+    /// When they are no configuration.
+    pub fn odd_settings(&self) -> Result<Vec<String>, ScenarioError> {
+        Ok(self.read_settings()?.warnings)
+    }
+
+    fn read_settings(&self) -> Result<Read<Config>, ScenarioError> {
         let wrong = |fault| ScenarioError::Settings { name: self.name.clone(), fault: Box::new(fault) };
         let mut value = if self.whole_config { serde_json::json!({}) } else { base() };
         merge(&mut value, &self.config);
         let bytes = serde_json::to_vec(&value).unwrap_or_default();
-        let read = Config::parse(&bytes, Path::new("/simulated")).map_err(wrong)?;
-        Ok(read.value)
+        Config::parse(&bytes, Path::new("/simulated")).map_err(wrong)
     }
 
     /// LLMs load as long as `resource_manager.boot_times` of the settings says, where it says it.
@@ -99,29 +140,30 @@ impl Scenario {
         Ok(())
     }
 
-    fn check_streams(&self) -> Result<(), ScenarioError> {
-        for stream in &self.people {
-            let wrong = |why: &str| {
-                let (name, stream) = (self.name.clone(), stream.name.clone());
-                Err(ScenarioError::Stream { name, stream, why: why.to_owned() })
-            };
-            if model::Priority::new(stream.priority).is_none() {
-                return wrong("its priority is not within 1 to 5");
-            }
-            if model::TaskId::new(format!("{}-1", stream.name)).is_err() {
-                return wrong("its name cannot be part of an id; use letters, digits, `-` and `_`");
-            }
-            let is_batch = matches!(stream.arrive, Arrive::Batch { .. } | Arrive::Batches { .. });
-            if is_batch && matches!(stream.work, WorkSpec::Llm { .. }) {
-                return wrong("a batch runs a script; give it `\"work\": {\"kind\": \"script\", …}`");
-            }
-        }
-        Ok(())
-    }
-
     /// The compute capability of a GPU.
     pub(crate) fn capability(&self, gpu: usize) -> Option<ComputeCapability> {
         ComputeCapability::parse(self.gpus.get(gpu)?.capability.as_deref()?)
+    }
+}
+
+/// Where an object is written as a list, which the parser would take for its fields in their order.
+fn misplaced_list(value: &Value, at: &str, may_be: bool) -> Option<String> {
+    match value {
+        Value::Array(parts) if may_be => {
+            parts.iter().enumerate().find_map(|(n, part)| misplaced_list(part, &format!("{at}[{n}]"), false))
+        }
+        Value::Array(_) if at.is_empty() => Some("it".into()),
+        Value::Array(_) => Some(format!("`{at}`")),
+        // Settings have lists of their own.
+        Value::Object(parts) => parts
+            .iter()
+            .filter(|(key, part)| *key != "config" || !part.is_object())
+            .find_map(|(key, part)| {
+                let place = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+                let may_be = LISTS.contains(&key.as_str()) || at == "expected";
+                misplaced_list(part, &place, may_be)
+            }),
+        _ => None,
     }
 }
 
