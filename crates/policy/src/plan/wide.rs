@@ -320,11 +320,14 @@ fn keep<'w>(draft: &mut Draft<'w>, judge: &dyn Judge, item: &'w Queued, able: &[
     };
     let Some(desks) = best(draft, &item.shape, order.into_iter()) else { return };
     let is_as_before = is_whole && desks.iter().all(|at| draft.desks[*at].reserved);
-    // An LLM that was to have left by now and has not: until its bound what is short may go on there, requests first.
+    // An LLM that was to have left by then, and that the rule keeps: until its bound what is short may go on there,
+    // requests first.
     let stays = |at: &usize| draft.desks[*at].llm.is_some() && !draft.desks[*at].taken;
-    let is_late =
-        |reserved: &Reserved<'_>| reserved.limit <= now && !reserved.firm && desks.iter().any(stays);
-    let is_late = is_whole && draft.reserved.as_ref().is_some_and(is_late);
+    let is_kept_there = item.shape.host().is_some() && desks.iter().any(stays);
+    let limit = draft.reserved.as_ref().filter(|reserved| !reserved.firm).map(|reserved| reserved.limit);
+    let rule_keeps_it = llm_leaves.is_none_or(|leaves| leaves > now);
+    let limit = limit.filter(|_| is_whole && is_kept_there && rule_keeps_it);
+    let is_late = limit.is_some_and(|limit| draft.is_time(limit));
     if is_as_before && !is_late {
         return;
     }
